@@ -1,0 +1,1 @@
+"""What every room leans on: errors, optional imports, atomic files, progress, clocks, plot axes."""

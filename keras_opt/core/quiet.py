@@ -1,0 +1,53 @@
+"""Silence for libraries that talk to the terminal from C++."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def captured_output() -> Iterator[TextIO]:
+    """Send what this process writes to standard output and error to a temporary file, and yield that file.
+
+    Python's streams and the descriptors that C++ writes to both go there; warnings and log records below ERROR are
+    dropped. The file is gone when the block ends: read it inside.
+    """
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        _descriptors_to(log.fileno()),
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+        warnings.catch_warnings(action="ignore"),
+        _no_log_records(),
+    ):
+        yield log
+
+
+@contextlib.contextmanager
+def _descriptors_to(target):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    try:
+        for descriptor in saved:
+            os.dup2(target, descriptor)
+        yield
+    finally:
+        for descriptor, copy in saved.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+@contextlib.contextmanager
+def _no_log_records():
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
