@@ -1,0 +1,49 @@
+"""`benchmark`: the order of its calls, its percentiles, what it refuses."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from keras_opt.core.errors import InputError
+from keras_opt.export import benchmark, latency
+
+
+def test_calls_are_interleaved_after_a_warm_up(exports, monkeypatch):
+    calls = []
+    invoke = latency.LiteRTModel.invoke
+    monkeypatch.setattr(latency.LiteRTModel, "invoke", lambda model: (calls.append(model.path.stem), invoke(model)))
+    benchmark([exports["float32"].path, exports["int8"].path], runs=5)
+    assert calls[: -2 * 5] == ["float32"] * 10 + ["int8"] * 10
+    assert calls[-2 * 5 :] == ["float32", "int8"] * 5
+
+
+def test_percentiles_of_a_scripted_clock(exports, monkeypatch):
+    """Call n takes n ms: the files get the odd and the even ones."""
+    times = itertools.chain.from_iterable((second, second + n / 1e3) for n, second in enumerate(itertools.count(), 1))
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: next(times))
+    first, second = benchmark([exports["float32"].path, exports["int8"].path], runs=101)
+    assert (first.median_ms, first.low_ms, first.high_ms) == pytest.approx((101, 11, 191))
+    assert (second.median_ms, second.low_ms, second.high_ms) == pytest.approx((102, 12, 192))
+    assert (first.path, first.runs) == (exports["float32"].path, 101)
+
+
+def test_real_times_are_ordered(exports, images):
+    (result,) = benchmark([exports["int8"].path], x=images)
+    assert 0 < result.low_ms <= result.median_ms <= result.high_ms
+    assert result.runs == 200
+
+
+@pytest.mark.parametrize("files", ["model.tflite", []])
+def test_files_must_be_a_list(files):
+    message = f"`files` must be a list of paths of .tflite files. Received: files={files!r}. Give a list, also for one"
+    with pytest.raises(InputError, match=re.escape(message)):
+        benchmark(files)
+
+
+def test_what_does_not_fit(exports):
+    with pytest.raises(InputError, match="`runs` must be an integer of at least 1"):
+        benchmark([exports["int8"].path], runs=0)
+    with pytest.raises(InputError, match="`x` must be an array of shape"):
+        benchmark([exports["int8"].path], x=np.zeros((1, 5)))
