@@ -1,0 +1,53 @@
+"""What a callback monitors: the value in the logs and which direction is better."""
+
+import re
+from typing import Any
+
+from keras_opt.core.errors import InputError, argument_error, did_you_mean
+
+_LOWER_IS_BETTER = frozenset(
+    "loss error mae mse mape msle rmse logcosh hinge poisson divergence crossentropy perplexity".split()
+)
+# "io" is how Keras spells IoU in a metric's default name: `mean_io_u`.
+_HIGHER_IS_BETTER = frozenset(
+    "acc accuracy auc precision recall sensitivity specificity f1 fbeta iou io dice r2 correlation similarity".split()
+)
+
+
+def resolve_mode(monitor: str, mode: str) -> str:
+    """`"min"` or `"max"`; `"auto"` reads it off the name, whose last known word decides (`dice_loss` is a loss).
+
+    Raises:
+        ValueError: The name does not tell.
+    """
+    if mode != "auto":
+        return mode
+    for word in reversed(re.split(r"[\W_]+", monitor.lower())):
+        if word in _LOWER_IS_BETTER:
+            return "min"
+        if word in _HIGHER_IS_BETTER:
+            return "max"
+    cure = f'The name {monitor!r} does not tell whether lower is better: give mode="min" or mode="max".'
+    raise argument_error("monitor", "mode", mode, '"min" or "max" here', cure)
+
+
+def better(value: float, reference: float, mode: str) -> bool:
+    """Whether `value` is strictly better than `reference`; NaN never is."""
+    return value > reference if mode == "max" else value < reference
+
+
+def monitored_value(monitor: str, logs: dict[str, Any], owner: str) -> float | None:
+    """The monitored value as a float; `None` for a validation value in an epoch without validation (`validation_freq`).
+
+    Raises:
+        ValueError: It is not in the logs; the message lists what is.
+    """
+    if monitor not in logs and monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
+        return None
+    if monitor not in logs:
+        names = ", ".join(map(repr, logs)) or "nothing"
+        raise InputError(
+            f"{owner}: argument `monitor` must be in the logs. Received: monitor={monitor!r}; the logs hold {names}. "
+            f"{did_you_mean(monitor, logs)} A callback that adds it must stand earlier in the list."
+        )
+    return float(logs[monitor])

@@ -1,0 +1,44 @@
+"""One bar for the whole `fit`, with the time left."""
+
+from typing import Any
+
+import keras
+
+from keras_opt.core.progress import Progress, Stage
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Shows one bar over all epochs with the time left; use it with `verbose=0`.
+
+    Keras's own bar starts anew each epoch and never says when training ends. On a terminal this is one rich bar; where
+    there is no terminal, one plain line every ten seconds and one at the end.
+
+    Args:
+        title: Text before the bar. Default "training".
+        progress: A `keras_opt.core.progress.Progress` to draw on; by default one on standard error.
+    """
+
+    def __init__(self, title: str = "training", progress: Progress | None = None):
+        super().__init__()
+        self.title = title
+        self.progress = progress or Progress()
+        self._stage: Stage | None = None
+
+    def set_model(self, model: keras.Model) -> None:
+        self._close()  # a fit that was interrupted never called on_train_end
+        super().set_model(model)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._stage = self.progress.stage(self.title, total=self.params["epochs"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        shown = {name: value for name, value in (logs or {}).items() if name in ("loss", "val_loss", "val_accuracy")}
+        self._stage.advance(note=" ".join(f"{name} {value:.4f}" for name, value in shown.items()))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._stage is not None:
+            self._stage.close()
+            self._stage = None

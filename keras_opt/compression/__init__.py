@@ -1,0 +1,6 @@
+"""Smaller models, inside stock `model.fit`."""
+
+from keras_opt.compression.prune_low_magnitude import PruneLowMagnitude as PruneLowMagnitude
+from keras_opt.compression.sparsity import sparsity as sparsity
+from keras_opt.compression.sparsity_schedules import ConstantSparsity as ConstantSparsity
+from keras_opt.compression.sparsity_schedules import PolynomialSparsity as PolynomialSparsity

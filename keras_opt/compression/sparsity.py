@@ -1,0 +1,35 @@
+"""Which weights can be pruned, and how many of them are zero."""
+
+import keras
+import numpy as np
+
+_KERNEL_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
+
+
+def sparsity(model: keras.Model) -> dict[str, float]:
+    """The share of zeros among the kernel weights, by layer and in all.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        Layer path to a fraction in [0, 1], for every layer with a kernel, and the entry `"total"` over all of them.
+
+    Example:
+        >>> import keras, keras_opt
+        >>> keras_opt.compression.sparsity(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")]))
+        {'head': 0.0, 'total': 0.0}
+    """
+    zeros: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for kernel in kernels(model):
+        layer = kernel.path.rsplit("/", 1)[0]
+        zeros[layer] = zeros.get(layer, 0) + int(np.sum(keras.ops.convert_to_numpy(kernel) == 0))
+        sizes[layer] = sizes.get(layer, 0) + int(np.prod(kernel.shape))
+    shares = {layer: zeros[layer] / sizes[layer] for layer in sizes}
+    return {**shares, "total": sum(zeros.values()) / max(sum(sizes.values()), 1)}
+
+
+def kernels(model: keras.Model) -> list[keras.Variable]:
+    """The trainable kernels of a model: the weights that pruning acts on (not biases, norms, embeddings)."""
+    return [variable for variable in model.trainable_variables if variable.name in _KERNEL_NAMES]

@@ -1,0 +1,4 @@
+"""Model builders with BatchNorm, and tools for the models they build."""
+
+from keras_opt.models.convnet import convnet as convnet
+from keras_opt.models.macs import macs as macs

@@ -1,0 +1,3 @@
+"""Learning-rate schedules: serialisable, pure functions of the step."""
+
+from keras_opt.schedules.one_cycle import OneCycle as OneCycle
