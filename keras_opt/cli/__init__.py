@@ -1,0 +1,1 @@
+"""The `keras-opt` command: one file a command, each parses, calls, prints."""

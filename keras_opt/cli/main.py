@@ -1,0 +1,84 @@
+"""The entry point: finds the command, turns every error into one line and an exit status."""
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+import keras_opt
+from keras_opt.core.errors import InputError
+
+# Name of the command to its module and one line of help, so that `--help` imports nothing heavy.
+_COMMANDS = {
+    "demo": "Train, prune, quantize and export on the embedded images.",
+    "train": "The same on a folder of images.",
+    "predict": "Name the class of image files.",
+    "export": "Turn a .keras file into a .tflite file.",
+    "bench": "Time .tflite files beside one another.",
+}
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    """Imports a command only when it is called."""
+
+    def list_commands(self, context):
+        return list(_COMMANDS)
+
+    def get_command(self, context, name):
+        if name not in _COMMANDS:
+            return None
+        return importlib.import_module(f"keras_opt.cli.{name}").command
+
+    def format_commands(self, context, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(keras_opt.__version__, prog_name="keras-opt")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Train Keras 3 models faster, stop them at the right moment, ship them smaller.
+
+    Example: keras-opt demo
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    _quieten_tensorflow()
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    # The flag is taken wherever it stands: people add it to the end of the line that failed.
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        cli.main(arguments, prog_name="keras-opt", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as error:
+        click.echo(f"Interrupted. {error}".strip(), err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(_one_line(error), err=True)
+        sys.exit(EXIT_ERROR)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, (InputError, ImportError)):
+        return f"keras-opt: {error}"
+    text = str(error).strip().splitlines() or [""]
+    return f"keras-opt: {type(error).__name__}: {text[0]} Add --debug to see where it comes from."
+
+
+def _quieten_tensorflow() -> None:
+    """Keep TensorFlow's start-up notes off the terminal; whoever set the variables wants to see them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GLOG_minloglevel", "2")

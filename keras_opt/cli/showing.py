@@ -1,0 +1,33 @@
+"""How the commands print tables and end a run."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from keras_opt.recipes.documents import comparison
+from keras_opt.recipes.result import Result
+from keras_opt.report.inputs import Table as Cells
+
+
+def show_table(cells: Cells) -> None:
+    """Print a table on standard output: figures, which stand under headings, to the right."""
+    headings = any(cells.columns)
+    table = Table(title=cells.title, box=box.SIMPLE_HEAD, title_justify="left", show_header=headings)
+    for number, column in enumerate(cells.columns):
+        table.add_column(column, justify="right" if number and headings else "left", overflow="fold")
+    for row in cells.rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False, emoji=False)  # class names may look like markup
+    console.print(table)
+    if cells.note:
+        console.print(cells.note, style="dim")
+
+
+def show_result(result: Result) -> None:
+    """Print what a run ends with: the table, the files left out, where everything lies."""
+    show_table(comparison(result))
+    if result.skipped:
+        print(f"\n{len(result.skipped)} files could not be read and were left out:")
+        for file in result.skipped:
+            print(f"  {file}")
+    print(f"\nEverything is in {result.folder}; open {result.folder / 'report.html'} first.")

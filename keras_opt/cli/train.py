@@ -1,0 +1,52 @@
+"""`keras-opt train`."""
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from keras_opt.core.quiet import captured_output
+
+
+@click.command()
+@click.argument("directory", required=False)
+@click.option("--image-size", type=int, help="Height and width in pixels.  [default: 224]")
+@click.option("--color-mode", type=click.Choice(["rgb", "grayscale"]), help="Colours of the images.  [default: rgb]")
+@click.option("--validation-split", type=float, help="Fraction that decisions read.  [default: 0.2]")
+@click.option("--test", help="Folder of test images with the same classes.")
+@click.option("--test-split", type=float, help="Fraction set aside for the figures.  [default: 0.1]")
+@click.option("--epochs", type=int, help="Length of the one-cycle.  [default: 30]")
+@click.option("--batch-size", type=int, help="Images a batch.  [default: 32]")
+@click.option("--augment/--no-augment", default=None, help="Flip, turn, shift, zoom images.  [default: augment]")
+@click.option("--quantize", help="int8, dynamic, float16 or float32.  [default: int8]")
+@click.option("--sparsity", type=float, help="Fraction of the weights to prune; 0 skips pruning.  [default: 0.5]")
+@click.option("--class-weight", help="'balanced' weighs every class alike.")
+@click.option("--baseline/--no-baseline", default=None, help="Train plain Keras too.  [default: baseline]")
+@click.option("--mixed-precision", is_flag=True, default=None, help="Compute in float16; for GPUs.")
+@click.option("--device", help="For example cpu or gpu:0.")
+@click.option("--seed", type=int, help="Seed of the run.  [default: 0]")
+@click.option("--recipe", "recipe_file", help="A recipe.yaml; options given here go before what stands there.")
+@click.option("--out", help="Output folder.  [default: runs/NAME, runs/NAME-2, ...]")
+@click.option("--overwrite", is_flag=True, default=None, help="Replace the run there, once the new one is whole.")
+@click.option("--resume", is_flag=True, default=None, help="Go on with an interrupted run.")
+def command(directory: str | None, recipe_file: str | None, **options: Any) -> None:
+    """Train on a folder of images with one sub-folder a class, and make a device file.
+
+    JPEG, PNG, BMP and GIF files are read; damaged ones are left out and named. The recipe.yaml of a run makes the same
+    weights again.
+
+    Example: keras-opt train photos --image-size 96 --epochs 20
+    """
+    with captured_output():  # TensorFlow talks while it is imported
+        from keras_opt.cli.showing import show_result
+        from keras_opt.recipes.recipe import Recipe
+        from keras_opt.recipes.run import run
+
+    changes = {name: value for name, value in options.items() if value is not None}
+    if directory is not None:
+        changes["data"] = directory
+    elif recipe_file is None:
+        raise click.UsageError("Name the folder of images, for example: keras-opt train photos")
+    recipe = Recipe.load(recipe_file, **changes) if recipe_file else Recipe(**changes)
+    show_result(run(recipe, command=shlex.join(["keras-opt", *sys.argv[1:]])))

@@ -1,0 +1,70 @@
+"""The networks of a run: one layer stack, plain or with BatchNorm, for training or for shipping."""
+
+import math
+
+import keras
+
+from keras_opt.models.convnet import convnet
+from keras_opt.recipes.recipe import Recipe
+
+
+def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, norm: str, augment: bool) -> keras.Model:
+    """Build the layer stack of a run, with the pixel scaling inside.
+
+    Both sides of a comparison have the same stack; only `norm` differs. Augmentation stands in the training model and
+    is left out of the one that is saved.
+    """
+    filters, pooling = _stages(min(image_shape[:2]))
+    return convnet(
+        filters,
+        image_shape,
+        classes,
+        norm=norm,
+        pooling=pooling,
+        dropout=recipe.dropout,
+        preprocessing=[keras.layers.Rescaling(1 / 255, name="rescale"), *(_augmentation(recipe) if augment else ())],
+    )
+
+
+def shipped(trained: keras.Model, recipe: Recipe) -> keras.Model:
+    """The same network in float32 and without augmentation, with the weights of `trained`."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        norm = (
+            "batch" if any(isinstance(layer, keras.layers.BatchNormalization) for layer in trained.layers) else "none"
+        )
+        model = build(recipe, trained.input_shape[1:], trained.output_shape[-1], norm=norm, augment=False)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def _stages(pixels: int) -> tuple[tuple[int, ...], str | None]:
+    """Filters by stage, halving the map until about 7 pixels are left, and the pooling before the classifier.
+
+    28 pixels give Keras's MNIST example; above 64 pixels a flattened map would hold most of the parameters.
+    """
+    stages = max(1, min(round(math.log2(max(pixels, 14) / 7)), _most_stages(pixels)))
+    if pixels <= 64:
+        return tuple(32 * 2**stage for stage in range(stages)), None
+    return tuple(min(16 * 2**stage, 256) for stage in range(stages)), "avg"
+
+
+def _most_stages(pixels: int) -> int:
+    """How many times a 3x3 convolution and a 2x2 pooling fit."""
+    stages = 0
+    while (pixels := (pixels - 2) // 2) >= 1:
+        stages += 1
+    return stages
+
+
+def _augmentation(recipe: Recipe) -> list[keras.layers.Layer]:
+    """Mild changes that keep what is in a photo; each layer's seed is the recipe's, so runs repeat."""
+    return [
+        keras.layers.RandomFlip("horizontal", seed=recipe.seed, name="flip"),
+        keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", seed=recipe.seed, name="shift"),
+        keras.layers.RandomRotation(15 / 360, fill_mode="nearest", seed=recipe.seed, name="rotate"),
+        keras.layers.RandomZoom(0.1, fill_mode="nearest", seed=recipe.seed, name="zoom"),
+    ]

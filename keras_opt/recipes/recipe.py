@@ -1,0 +1,166 @@
+"""Every setting of the main job in one dataclass, and its YAML file."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from keras_opt.core.errors import (
+    InputError,
+    argument_error,
+    check_at_least,
+    check_choice,
+    check_fraction,
+    check_positive,
+    did_you_mean,
+)
+from keras_opt.core.files import write_atomic
+
+SAMPLE = "fashion-mnist-sample"
+QUANTIZE_KINDS = ("int8", "dynamic", "float16", "float32")
+
+# Where and how a run is written; everything else says what comes out of it.
+_RUN_FIELDS = ("out", "overwrite", "resume")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train on, how, and what to make of it; `run` carries it out.
+
+    The same recipe on the same machine, versions and threads gives bit-equal weights.
+
+    Args:
+        data: A folder with one sub-folder of images a class, or `"fashion-mnist-sample"`, the embedded one.
+        image_size: Int above 0, the height and width in pixels that images are resized to.
+        color_mode: `"rgb"` or `"grayscale"`.
+        validation_split: Fraction in (0, 1) of the training images that every decision reads.
+        test: A folder of test images with the same classes; `None` takes `test_split` from `data`.
+        test_split: Fraction in (0, 1) of `data`, set aside first and read once, at the end.
+        epochs: Int of at least 1, the length of the one-cycle; the plain baseline may take five times as many.
+        batch_size: Int of at least 1.
+        max_learning_rate: Float above 0, the peak of `OneCycle`.
+        dropout: Fraction in [0, 1) before the classifier.
+        label_smoothing: Fraction in [0, 1), of the optimised run.
+        augment: Whether the optimised run sees flipped, rotated, shifted and zoomed images.
+        class_weight: `"balanced"` weighs every class alike; `None` every image.
+        patience: Int of at least 1, epochs without a better validation accuracy after which the optimised run stops.
+        target_accuracy: Fraction in [0, 1] of validation accuracy at which the optimised run stops.
+        sparsity: Fraction in [0, 1) of the weights to prune; 0 skips pruning.
+        pruning_epochs: Int of at least 1, the epochs of pruning and fine-tuning.
+        max_accuracy_drop: Fraction in [0, 1] of validation accuracy that pruning may cost, else it is taken back.
+        quantize: `"int8"`, `"dynamic"`, `"float16"` or `"float32"`: the kind of the device file.
+        baseline: Whether to train the plain network beside the optimised one, to know what was gained.
+        mixed_precision: Whether the optimised run computes in float16 (it helps on GPUs only).
+        device: A device such as `"cpu"` or `"gpu:0"`; `None` lets TensorFlow choose.
+        seed: Int of at least 0.
+        out: The output folder; `None` takes the first free of `runs/NAME`, `runs/NAME-2`, ...
+        overwrite: Whether a run that is in `out` is replaced, once the new one is whole.
+        resume: Whether an interrupted run of `out` goes on with its first unfinished stage.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    data: str = SAMPLE
+    image_size: int = 224
+    color_mode: str = "rgb"
+    validation_split: float = 0.2
+    test: str | None = None
+    test_split: float = 0.1
+    epochs: int = 30
+    batch_size: int = 32
+    max_learning_rate: float = 0.004
+    dropout: float = 0.5
+    label_smoothing: float = 0.1
+    augment: bool = True
+    class_weight: str | None = None
+    patience: int = 8
+    target_accuracy: float = 0.995
+    sparsity: float = 0.5
+    pruning_epochs: int = 4
+    max_accuracy_drop: float = 0.01
+    quantize: str = "int8"
+    baseline: bool = True
+    mixed_precision: bool = False
+    device: str | None = None
+    seed: int = 0
+    out: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self):
+        for name in ("image_size", "epochs", "batch_size", "patience", "pruning_epochs"):
+            check_at_least("Recipe", name, getattr(self, name), 1)
+        check_at_least("Recipe", "seed", self.seed, 0)
+        check_positive("Recipe", "max_learning_rate", self.max_learning_rate)
+        for name in ("dropout", "label_smoothing", "sparsity"):
+            check_fraction("Recipe", name, getattr(self, name))
+        for name in ("target_accuracy", "max_accuracy_drop"):
+            check_fraction("Recipe", name, getattr(self, name), one_allowed=True)
+        for name in ("validation_split", "test_split"):
+            check_fraction("Recipe", name, getattr(self, name))
+            if getattr(self, name) == 0:
+                raise argument_error("Recipe", name, 0, "above 0", "Decisions and figures need images of their own.")
+        check_choice("Recipe", "color_mode", self.color_mode, ("rgb", "grayscale"))
+        check_choice("Recipe", "class_weight", self.class_weight, (None, "balanced"))
+        check_choice("Recipe", "quantize", self.quantize, QUANTIZE_KINDS)
+        for name in ("augment", "baseline", "mixed_precision", "overwrite", "resume"):
+            check_choice("Recipe", name, getattr(self, name), (True, False))
+        if self.overwrite and self.resume:
+            cure = "Resume goes on with the old run, overwrite starts a new one: choose one."
+            raise argument_error("Recipe", "overwrite", True, "False beside resume=True", cure)
+
+    @classmethod
+    def demo(cls, **changes: Any) -> "Recipe":
+        """The recipe of `keras-opt demo`: the embedded slice of Fashion-MNIST on two cores in minutes."""
+        settings = {
+            "data": SAMPLE,
+            "image_size": 28,
+            "color_mode": "grayscale",
+            "validation_split": 0.1,
+            "epochs": 12,
+            "batch_size": 128,
+            "max_learning_rate": 0.008,
+            "augment": False,
+            "patience": 6,
+        }
+        return cls(**{**settings, **changes})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result: every field but where and how the run is written."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in _RUN_FIELDS}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the settings to a YAML file."""
+        write_atomic(path, yaml.safe_dump(self.settings, sort_keys=False))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, **changes: Any) -> "Recipe":
+        """Read a YAML file of settings; `changes` go before what stands there.
+
+        Raises:
+            ValueError: The file is missing or no YAML mapping, or a key is unknown; the message names the nearest one.
+        """
+        return cls(**{**read_settings(path), **changes})
+
+
+def read_settings(path: str | os.PathLike) -> dict[str, Any]:
+    """The settings in a recipe file, keys checked."""
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"Recipe file {str(path)!r} cannot be read ({str(error).splitlines()[0]}). "
+            "Give a YAML file such as the recipe.yaml of a finished run."
+        ) from error
+    if not isinstance(settings, dict):
+        raise InputError(f"Recipe file {str(path)!r} holds no settings. Write one `name: value` a line.")
+    known = [field.name for field in fields(Recipe)]
+    for name in settings:
+        if name not in known:
+            raise InputError(f"Recipe file {str(path)!r} has an unknown key {name!r}. {did_you_mean(name, known)}")
+    return settings

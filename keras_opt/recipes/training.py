@@ -1,0 +1,202 @@
+"""The three trainings of a run: plain Keras, the optimised one, and pruning with fine-tuning."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_opt.callbacks.criteria import Plateau, Target
+from keras_opt.callbacks.early_stopping import EarlyStopping
+from keras_opt.callbacks.gradient_monitor import GradientMonitor
+from keras_opt.callbacks.learning_rate_monitor import LearningRateMonitor
+from keras_opt.callbacks.progress_bar import ProgressBar
+from keras_opt.compression.prune_low_magnitude import PruneLowMagnitude
+from keras_opt.compression.sparsity_schedules import PolynomialSparsity
+from keras_opt.core.clocks import Stopwatch
+from keras_opt.core.errors import argument_error
+from keras_opt.core.progress import Progress
+from keras_opt.data.arrays import arrays
+from keras_opt.models.labelled_file import save_labelled
+from keras_opt.recipes.images import Images, Prepared
+from keras_opt.recipes.networks import build, shipped
+from keras_opt.recipes.recipe import Recipe
+from keras_opt.schedules.one_cycle import OneCycle
+
+# The plain run may take this many times the epochs of the optimised one, as long as its validation accuracy rises.
+PLAIN_EPOCHS_FACTOR = 5
+PLAIN_PATIENCE = 10
+FINE_TUNING_RATE_DIVISOR = 10
+
+
+class Trainer:
+    """Trains the models of one run on the same batches, each from the recipe's seed.
+
+    Args:
+        recipe: The settings.
+        prepared: The images; the test images are not touched here.
+        progress: Shows one bar a training.
+        interrupted_model: Where the best model so far is saved when training is interrupted.
+    """
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, progress: Progress, interrupted_model: Path):
+        self.recipe = recipe
+        self.prepared = prepared
+        self.progress = progress
+        self.interrupted_model = interrupted_model
+        self.classes = len(prepared.class_names)
+
+    def plain(self) -> tuple[keras.Model, dict[str, Any]]:
+        """The network of Keras's MNIST example with Adam at its default rate, for as long as it gets better."""
+        stop = keras.callbacks.EarlyStopping(
+            "val_accuracy", patience=PLAIN_PATIENCE, restore_best_weights=True, verbose=0
+        )
+        with self._session("float32"):
+            _warm_up()
+            watch = Stopwatch()
+            model = self._build(norm="none", augment=False)
+            model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+            epochs = self.recipe.epochs * PLAIN_EPOCHS_FACTOR
+            history = self._fit(model, "plain Keras", epochs, [EpochClock(watch), LearningRateMonitor(), stop])
+        ended_early = len(history["loss"]) < epochs
+        reason = f"val_accuracy did not rise for {PLAIN_PATIENCE} epochs" if ended_early else "all epochs done"
+        return shipped(model, self.recipe), {"history": history, "stopped_because": reason}
+
+    def optimised(self) -> tuple[keras.Model, dict[str, Any]]:
+        """The same stack with BatchNorm, one-cycle rate and a stopping rule, watched by the gradient monitor."""
+        recipe = self.recipe
+        stop = EarlyStopping(
+            Plateau("val_accuracy", patience=recipe.patience) | Target("val_accuracy", recipe.target_accuracy),
+            restore_best_weights=True,
+        )
+        monitor = GradientMonitor()
+        with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
+            watch = Stopwatch()
+            model = self._build(norm="batch", augment=recipe.augment)
+            schedule = OneCycle(recipe.max_learning_rate, self._steps(recipe.epochs))
+            self._compile(model, schedule)
+            callbacks = [EpochClock(watch), LearningRateMonitor(), monitor, stop]
+            history = self._fit(model, "with keras_opt", recipe.epochs, callbacks)
+        reason = stop.stopped_because or "the cycle is complete"
+        series = monitor.series()
+        gradients = {"step": series["step"].tolist(), "grad_norm": series["grad_norm"].tolist()}
+        facts = {"history": history, "stopped_because": reason, "gradients": gradients}
+        return shipped(model, recipe), facts
+
+    def pruned(self, dense: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
+        """`dense`, pruned and fine-tuned; or `dense` itself where that costs too much validation accuracy."""
+        recipe = self.recipe
+        before = self._validation_accuracy(dense)
+        if recipe.sparsity == 0:
+            return dense, {"history": {}, "pruned": False, "decision": "pruning was not asked for (sparsity 0)"}
+        steps = self._steps(recipe.pruning_epochs)
+        end = max(1, steps // 2)
+        prune = PruneLowMagnitude(PolynomialSparsity(0.0, recipe.sparsity, 0, end), every=max(1, end // 10))
+        with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
+            watch = Stopwatch()
+            model = self._build(norm="batch", augment=recipe.augment)
+            model.set_weights(dense.get_weights())
+            rate = recipe.max_learning_rate / FINE_TUNING_RATE_DIVISOR
+            self._compile(model, keras.optimizers.schedules.CosineDecay(rate, steps))
+            callbacks = [EpochClock(watch), LearningRateMonitor(), prune]
+            history = self._fit(model, "pruning", recipe.pruning_epochs, callbacks)
+        model = shipped(model, recipe)
+        after = self._validation_accuracy(model)
+        change = f"validation accuracy {before:.4f} before, {after:.4f} after pruning to {recipe.sparsity:.0%}"
+        if before - after > recipe.max_accuracy_drop:
+            return dense, {"history": history, "pruned": False, "decision": f"pruning was taken back: {change}"}
+        return model, {"history": history, "pruned": True, "decision": change}
+
+    def _build(self, *, norm: str, augment: bool) -> keras.Model:
+        return build(self.recipe, self.prepared.image_shape, self.classes, norm=norm, augment=augment)
+
+    def _compile(self, model: keras.Model, learning_rate: Any) -> None:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
+        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
+
+    def _fit(self, model: keras.Model, title: str, epochs: int, callbacks: list) -> dict[str, list[float]]:
+        bar = ProgressBar(title, self.progress)
+        try:
+            history = model.fit(
+                self._dataset(self.prepared.train, shuffle=True),
+                validation_data=self._dataset(self.prepared.validation, shuffle=False),
+                epochs=epochs,
+                callbacks=[*callbacks, bar],
+                shuffle=False,  # the dataset shuffles by itself
+                verbose=0,
+            )
+        except KeyboardInterrupt:
+            bar.on_train_end()
+            best = next((stop.best_weights for stop in callbacks if getattr(stop, "best_weights", None)), None)
+            model.set_weights(best or model.get_weights())
+            save_labelled(shipped(model, self.recipe), self.interrupted_model, self.prepared.class_names)
+            raise
+        return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+    def _dataset(self, images: Images, *, shuffle: bool) -> tf.data.Dataset:
+        targets = np.eye(self.classes, dtype=np.float32)[images.labels]
+        weights = self.recipe.class_weight if shuffle else None
+        return arrays(images.pixels, targets, self.recipe.batch_size, shuffle, weights, seed=self.recipe.seed)
+
+    def _steps(self, epochs: int) -> int:
+        return max(2, epochs * -(-len(self.prepared.train) // self.recipe.batch_size))
+
+    def _validation_accuracy(self, model: keras.Model) -> float:
+        return accuracy(model, self.prepared.validation, self.recipe.batch_size)
+
+    @contextlib.contextmanager
+    def _session(self, policy: str) -> Iterator[None]:
+        """The recipe's seed, device and precision, put back afterwards."""
+        before = keras.config.dtype_policy()
+        keras.utils.set_random_seed(self.recipe.seed)
+        keras.config.set_dtype_policy(policy)
+        try:
+            with keras.device(self.recipe.device) if self.recipe.device else contextlib.nullcontext():
+                yield
+        finally:
+            keras.config.set_dtype_policy(before)
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Logs wall and CPU seconds at the end of each epoch as `seconds` and `cpu_seconds`, tracing included."""
+
+    def __init__(self, watch: Stopwatch):
+        super().__init__()
+        self.watch = watch
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update(seconds=self.watch.seconds, cpu_seconds=self.watch.cpu_seconds)
+
+
+def accuracy(model: keras.Model, images: Images, batch_size: int) -> float:
+    """The share of images whose most probable class is the right one."""
+    return float(np.mean(predict(model, images, batch_size).argmax(axis=1) == images.labels))
+
+
+def predict(model: keras.Model, images: Images, batch_size: int) -> np.ndarray:
+    """The outputs for every image, (n, classes), by direct calls: a few batches are not worth a traced function."""
+    starts = range(0, len(images), batch_size)
+    batches = (images.pixels[start : start + batch_size] for start in starts)
+    return np.concatenate([keras.ops.convert_to_numpy(model(batch, training=False)) for batch in batches])
+
+
+def check_device(recipe: Recipe) -> None:
+    """Raise unless the recipe's device is there, before anything is read."""
+    if recipe.device is None:
+        return
+    kind, _, number = recipe.device.lower().partition(":")
+    present = [device.name.removeprefix("/physical_device:").lower() for device in tf.config.list_physical_devices()]
+    if f"{kind}:{number or 0}" not in present:
+        cure = "Leave it out to let TensorFlow choose."
+        raise argument_error("Recipe", "device", recipe.device, f"one of {', '.join(present)}", cure)
+
+
+def _warm_up() -> None:
+    """Pay TensorFlow's first-use costs, so that they are charged to neither side of the comparison."""
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten()])
+    model.compile("adam", "mse", metrics=["mae"])
+    inputs, targets = np.zeros((4, 8, 8, 1), np.float32), np.zeros((4, 72), np.float32)
+    model.fit(inputs, targets, validation_data=(inputs, targets), verbose=0)
