@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import zipfile
+import zlib
 
 import keras
 
@@ -10,6 +12,9 @@ from keras_opt.models.labelled_file import read_class_names
 
 # The rooms that register classes with Keras; Keras 3 imports no foreign module by itself when it loads a file.
 _ROOMS_WITH_CLASSES = ("schedules", "compression")
+
+# What Keras, h5py and the zip reader raise for a file that is damaged or holds an unknown class.
+_LOAD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 def load_model(path: str | os.PathLike, compile: bool = True) -> keras.Model:
@@ -33,9 +38,10 @@ def load_model(path: str | os.PathLike, compile: bool = True) -> keras.Model:
         importlib.import_module(f"keras_opt.{room}")
     try:
         model = keras.models.load_model(path, compile=compile)
-    except (ValueError, TypeError, OSError) as error:
+    except _LOAD_ERRORS as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"{str(path)!r} cannot be loaded ({str(error).splitlines()[0]}). If it holds classes of your own, import "
+            f"{str(path)!r} cannot be loaded ({first_line}). If it holds classes of your own, import "
             "their module first; if it was damaged, save it again."
         ) from error
     model.class_names = class_names

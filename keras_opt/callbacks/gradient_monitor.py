@@ -1,12 +1,14 @@
 """Gradient norms of a stock `fit`, by step and layer."""
 
+import math
+import warnings
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_opt.core.axes import plot_axes
-from keras_opt.core.errors import check_at_least
+from keras_opt.core.errors import NoEffectWarning, check_at_least
 from keras_opt.training.norm_recorder import NormRecorder
 from keras_opt.training.step_hooks import StepHooks
 
@@ -19,7 +21,7 @@ class GradientMonitor(keras.callbacks.Callback):
     `history.history` gains `grad_norm` (mean global norm of the epoch's recorded updates) and `grad_norm_max`. Look at
     them before you clip, and when training stalls: a norm that falls to nothing in the first layers vanishes, one that
     grows from epoch to epoch explodes. The norms are those before clipping, unscaled under a `LossScaleOptimizer`, and
-    of real updates (one per accumulated batch).
+    of real updates (one per accumulated batch). An epoch without a recorded update logs NaN.
 
     Args:
         every: Int of at least 1; records each `every`-th update. Default 1.
@@ -27,6 +29,9 @@ class GradientMonitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: `every` is below 1.
+
+    Warns:
+        NoEffectWarning: The fit ended and no update was recorded.
 
     Cost: one variable of 1024 rows; a prototype measured 1.00-1.01 of the plain step on a small convnet.
 
@@ -47,6 +52,10 @@ class GradientMonitor(keras.callbacks.Callback):
         self.per_layer = per_layer
         self._recorder: NormRecorder | None = None
         self._hooks: StepHooks | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._steps: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
         self._updates_unread = 0
         self._epoch_start = 0
@@ -56,10 +65,8 @@ class GradientMonitor(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._recorder = NormRecorder(self.every, RING_ROWS)
-        self._rows = []
-        self._updates_unread = 0
-        self._epoch_start = 0
+        self._recorder = NormRecorder(self.every, max(RING_ROWS, self.model.steps_per_execution))
+        self._forget()
         self._hooks = StepHooks.of(self.model.optimizer)
         self._hooks.add(self._recorder)
         self.model.make_train_function(force=True)
@@ -67,30 +74,40 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Batch numbers are no step counts under steps_per_execution; an upper bound of the rows is all that is needed.
         self._updates_unread += self.model.steps_per_execution
-        if self._updates_unread > RING_ROWS - self.model.steps_per_execution:
+        if self._updates_unread > self._recorder.capacity - self.model.steps_per_execution:
             self._read()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._read()
         norms = self._global_norms()[self._epoch_start :]
         self._epoch_start += len(norms)
-        if logs is not None and len(norms):
-            logs["grad_norm"] = float(norms.mean())
-            logs["grad_norm_max"] = float(norms.max())
+        if logs is not None:
+            logs["grad_norm"] = float(norms.mean()) if len(norms) else math.nan
+            logs["grad_norm_max"] = float(norms.max()) if len(norms) else math.nan
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._read()
         self._detach()
+        if not self._rows:
+            optimizer = type(self.model.optimizer).__name__
+            warnings.warn(
+                f"GradientMonitor: no update of the optimizer ({optimizer}) passed through its gradient clipping, so "
+                "there is nothing to show. Was there a training step, and does `train_step` call the optimizer?",
+                NoEffectWarning,
+                stacklevel=2,
+            )
 
     def series(self) -> dict[str, np.ndarray]:
-        """Every recorded update as arrays of one length.
+        """Every recorded update as arrays of one length, up to now if training still runs or was interrupted.
 
         Returns:
             `"step"` (the update's number from 0), `"grad_norm"` (the global L2 norm), and with `per_layer` one entry
             for each layer: the L2 norm over its variables, under the layer's path.
         """
+        self._read()
         rows = self._all_rows()
-        series = {"step": np.arange(len(rows)) * self.every, "grad_norm": self._global_norms()}
+        steps = np.concatenate([np.zeros(0, int), *self._steps])
+        series = {"step": steps, "grad_norm": self._global_norms()}
         if self.per_layer and self._recorder is not None:
             layers = [name.rsplit("/", 1)[0] for name in self._recorder.names]
             for layer in dict.fromkeys(layers):
@@ -110,12 +127,16 @@ class GradientMonitor(keras.callbacks.Callback):
         return ax
 
     def _read(self) -> None:
-        self._rows.append(self._recorder.read())
         self._updates_unread = 0
+        if self._recorder is None:
+            return
+        steps, rows = self._recorder.read()
+        if len(rows):
+            self._steps.append(steps)
+            self._rows.append(rows)
 
     def _all_rows(self) -> np.ndarray:
-        rows = [rows for rows in self._rows if len(rows)]
-        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+        return np.concatenate(self._rows) if self._rows else np.zeros((0, 0), np.float32)
 
     def _global_norms(self) -> np.ndarray:
         return np.linalg.norm(self._all_rows(), axis=1)

@@ -5,12 +5,12 @@ from typing import Any
 
 from keras_opt.core.errors import InputError, argument_error, did_you_mean
 
-_LOWER_IS_BETTER = frozenset(
-    "loss error mae mse mape msle rmse logcosh hinge poisson divergence crossentropy perplexity".split()
+# Words of a metric's name. "io" is how Keras spells IoU in a default name: `mean_io_u`.
+_LOWER_IS_BETTER = re.compile(
+    "loss|error|mae|mse|mape|msle|rmse|logcosh|hinge|poisson|divergence|crossentropy|perplexity"
 )
-# "io" is how Keras spells IoU in a metric's default name: `mean_io_u`.
-_HIGHER_IS_BETTER = frozenset(
-    "acc accuracy auc precision recall sensitivity specificity f1 fbeta iou io dice r2 correlation similarity".split()
+_HIGHER_IS_BETTER = re.compile(
+    "acc|accuracy|auc|precision|recall|sensitivity|specificity|f1|fbeta|iou|io|dice|r2|correlation|similarity"
 )
 
 
@@ -23,9 +23,9 @@ def resolve_mode(monitor: str, mode: str) -> str:
     if mode != "auto":
         return mode
     for word in reversed(re.split(r"[\W_]+", monitor.lower())):
-        if word in _LOWER_IS_BETTER:
+        if _LOWER_IS_BETTER.fullmatch(word):
             return "min"
-        if word in _HIGHER_IS_BETTER:
+        if _HIGHER_IS_BETTER.fullmatch(word):
             return "max"
     cure = f'The name {monitor!r} does not tell whether lower is better: give mode="min" or mode="max".'
     raise argument_error("monitor", "mode", mode, '"min" or "max" here', cure)

@@ -7,8 +7,8 @@ from keras_opt.core.quiet import captured_output
 
 @click.command()
 @click.argument("files", nargs=-1, required=True)
-@click.option("--threads", default=1, show_default=True, help="Threads a call may use.")
-@click.option("--runs", default=200, show_default=True, help="Timed calls of each file.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads a call may use.")
+@click.option("--runs", type=click.IntRange(min=1), default=200, show_default=True, help="Timed calls of each file.")
 def command(files: tuple[str, ...], threads: int, runs: int) -> None:
     """Time .tflite files on this host, in turn, one call at a time.
 

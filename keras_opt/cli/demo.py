@@ -9,7 +9,7 @@ from keras_opt.core.quiet import captured_output
 
 
 @click.command()
-@click.option("--seed", default=0, show_default=True, help="Seed of the run.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the run.")
 @click.option("--out", help="Output folder.  [default: runs/demo, runs/demo-2, ...]")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder, once the new one is whole.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -23,8 +23,8 @@ def command(seed: int, out: str | None, overwrite: bool, resume: bool) -> None:
     """
     with captured_output():  # TensorFlow talks while it is imported
         from keras_opt.cli.showing import show_result
+        from keras_opt.recipes.main_job import run
         from keras_opt.recipes.recipe import Recipe
-        from keras_opt.recipes.run import run
 
     recipe = Recipe.demo(seed=seed, out=out, overwrite=overwrite, resume=resume)
     show_result(run(recipe, command=shlex.join(["keras-opt", *sys.argv[1:]])))

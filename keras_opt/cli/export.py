@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from keras_opt.cli.kinds import KINDS
 from keras_opt.core.quiet import captured_output
 
 
 @click.command()
 @click.argument("model")
-@click.option("--quantize", default="int8", show_default=True, help="int8, dynamic, float16 or float32.")
+@click.option("--quantize", type=click.Choice(KINDS), default="int8", show_default=True, help="Kind of the file.")
 @click.option("--representative", help="For int8: a folder of images, or an .npz or .npy file of raw inputs.")
 @click.option("--out", help="The file to write.  [default: the model's name with .tflite]")
 def command(model: str, quantize: str, representative: str | None, out: str | None) -> None:
@@ -17,6 +18,8 @@ def command(model: str, quantize: str, representative: str | None, out: str | No
 
     Example: keras-opt export model.keras --quantize int8 --representative photos
     """
+    if quantize == "int8" and not representative:
+        raise click.UsageError("int8 needs --representative, a folder of images or an .npz file of raw inputs.")
     with captured_output():  # TensorFlow talks while it is imported
         from keras_opt.cli.showing import show_table
         from keras_opt.export.tflite import to_tflite

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -55,14 +56,17 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     # The flag is taken wherever it stands: people add it to the end of the line that failed.
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     try:
-        cli.main(arguments, prog_name="keras-opt", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warning_line
+            cli.main(arguments, prog_name="keras-opt", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        click.echo(_usage_line(error), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        click.echo(f"Interrupted. {error}".strip(), err=True)
+        # click puts an Abort without text in the place of an interrupt, whose text says what is kept.
+        click.echo(f"Interrupted. {error.__cause__ or error}".strip(), err=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if debug:
@@ -71,11 +75,22 @@ def main() -> None:
         sys.exit(EXIT_ERROR)
 
 
+def _warning_line(message: Warning | str, category: type[Warning], *_place: object) -> None:
+    if not issubclass(category, DeprecationWarning):  # those are for developers
+        click.echo(f"keras-opt: {message}", err=True)
+
+
+def _usage_line(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "keras-opt"
+    return f"{command}: {' '.join(error.format_message().split()).rstrip('.')}. See {command} --help."
+
+
 def _one_line(error: Exception) -> str:
     if isinstance(error, (InputError, ImportError)):
-        return f"keras-opt: {error}"
-    text = str(error).strip().splitlines() or [""]
-    return f"keras-opt: {type(error).__name__}: {text[0]} Add --debug to see where it comes from."
+        return f"keras-opt: {' '.join(str(error).splitlines())}"
+    text = str(error).strip().splitlines() or ["no reason given"]
+    return f"keras-opt: {type(error).__name__}: {text[0].rstrip('.')}. Add --debug to see where it comes from."
 
 
 def _quieten_tensorflow() -> None:

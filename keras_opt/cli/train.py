@@ -6,26 +6,30 @@ from typing import Any
 
 import click
 
+from keras_opt.cli.kinds import KINDS
 from keras_opt.core.quiet import captured_output
+
+_FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+_FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 
 
 @click.command()
 @click.argument("directory", required=False)
-@click.option("--image-size", type=int, help="Height and width in pixels.  [default: 224]")
+@click.option("--image-size", type=click.IntRange(min=4), help="Height and width in pixels.  [default: 224]")
 @click.option("--color-mode", type=click.Choice(["rgb", "grayscale"]), help="Colours of the images.  [default: rgb]")
-@click.option("--validation-split", type=float, help="Fraction that decisions read.  [default: 0.2]")
+@click.option("--validation-split", type=_FRACTION, help="Fraction that decisions read.  [default: 0.2]")
 @click.option("--test", help="Folder of test images with the same classes.")
-@click.option("--test-split", type=float, help="Fraction set aside for the figures.  [default: 0.1]")
-@click.option("--epochs", type=int, help="Length of the one-cycle.  [default: 30]")
-@click.option("--batch-size", type=int, help="Images a batch.  [default: 32]")
+@click.option("--test-split", type=_FRACTION, help="Fraction set aside for the figures.  [default: 0.1]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Length of the one-cycle.  [default: 30]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
 @click.option("--augment/--no-augment", default=None, help="Flip, turn, shift, zoom images.  [default: augment]")
-@click.option("--quantize", help="int8, dynamic, float16 or float32.  [default: int8]")
-@click.option("--sparsity", type=float, help="Fraction of the weights to prune; 0 skips pruning.  [default: 0.5]")
-@click.option("--class-weight", help="'balanced' weighs every class alike.")
+@click.option("--quantize", type=click.Choice(KINDS), help="Kind of the device file.  [default: int8]")
+@click.option("--sparsity", type=_FRACTION_OR_0, help="Fraction of weights to prune; 0 skips pruning.  [default: 0.5]")
+@click.option("--class-weight", type=click.Choice(["balanced"]), help="'balanced' weighs every class alike.")
 @click.option("--baseline/--no-baseline", default=None, help="Train plain Keras too.  [default: baseline]")
 @click.option("--mixed-precision", is_flag=True, default=None, help="Compute in float16; for GPUs.")
 @click.option("--device", help="For example cpu or gpu:0.")
-@click.option("--seed", type=int, help="Seed of the run.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.  [default: 0]")
 @click.option("--recipe", "recipe_file", help="A recipe.yaml; options given here go before what stands there.")
 @click.option("--out", help="Output folder.  [default: runs/NAME, runs/NAME-2, ...]")
 @click.option("--overwrite", is_flag=True, default=None, help="Replace the run there, once the new one is whole.")
@@ -34,18 +38,21 @@ def command(directory: str | None, recipe_file: str | None, **options: Any) -> N
     """Train on a folder of images with one sub-folder a class, and make a device file.
 
     JPEG, PNG, BMP and GIF files are read; damaged ones are left out and named. The recipe.yaml of a run makes the same
-    weights again.
+    weights again. An interrupted run goes on with: keras-opt train --out FOLDER --resume
 
     Example: keras-opt train photos --image-size 96 --epochs 20
     """
     with captured_output():  # TensorFlow talks while it is imported
         from keras_opt.cli.showing import show_result
+        from keras_opt.recipes.main_job import run
         from keras_opt.recipes.recipe import Recipe
-        from keras_opt.recipes.run import run
+        from keras_opt.recipes.run_folder import partial_folder
 
     changes = {name: value for name, value in options.items() if value is not None}
     if directory is not None:
         changes["data"] = directory
+    elif recipe_file is None and options["resume"] and options["out"]:
+        recipe_file = partial_folder(options["out"]) / "recipe.yaml"  # it knows all the rest
     elif recipe_file is None:
         raise click.UsageError("Name the folder of images, for example: keras-opt train photos")
     recipe = Recipe.load(recipe_file, **changes) if recipe_file else Recipe(**changes)

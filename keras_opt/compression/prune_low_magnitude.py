@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_opt.compression.sparsity import kernels
-from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least
+from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, check_fraction
 
 
 class PruneLowMagnitude(keras.callbacks.Callback):
@@ -20,17 +20,19 @@ class PruneLowMagnitude(keras.callbacks.Callback):
     a later `fit` keeps the zeros; a saved file is a plain model.
 
     Each kernel's mask is a constraint, so it acts inside the compiled step. Masks are renewed from the magnitudes every
-    `every` updates and once more at the end, so the asked sparsity is met to the weight: of n weights
-    round(sparsity * n) are zero. A weight that was pruned stays pruned.
+    `every` updates, before each validation and at the end, so the asked sparsity is met to the weight: of n weights
+    round(sparsity * n) are pruned. A weight that was pruned stays pruned, and the zeros of a kernel that came in sparse
+    count as pruned.
 
     Args:
         schedule: `ConstantSparsity`, `PolynomialSparsity`, or any function from the update's number to a fraction.
-        include: Patterns (as in `fnmatch`) of the layer paths to prune; `None` prunes every kernel.
-        exclude: Patterns of the layer paths to leave alone.
+        include: Patterns (as in `fnmatch`) of the layers to prune, by path or by name; `None` prunes every kernel.
+        exclude: Patterns of the layers to leave alone.
         every: Int of at least 1, the updates between two renewals of the masks. Default 100.
 
     Raises:
-        ValueError: `schedule` is no function, or `every` is below 1.
+        ValueError: `schedule` is no function, or asks for a sparsity outside [0, 1); `include` or `exclude` is a string
+            instead of a list; or `every` is below 1.
 
     Warns:
         NoEffectWarning: No layer fits `include` and `exclude`.
@@ -58,6 +60,10 @@ class PruneLowMagnitude(keras.callbacks.Callback):
             cure = "Give for example ConstantSparsity(0.5)."
             raise argument_error("PruneLowMagnitude", "schedule", schedule, "a function from step to sparsity", cure)
         check_at_least("PruneLowMagnitude", "every", every, 1)
+        for name, patterns in (("include", include), ("exclude", exclude)):
+            if isinstance(patterns, str):
+                cure = f"Give [{patterns!r}]."
+                raise argument_error("PruneLowMagnitude", name, patterns, "a sequence of patterns", cure)
         self.schedule = schedule
         self.include = include
         self.exclude = exclude or ()
@@ -85,18 +91,22 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         if step - self._renewed_at >= self.every:
             self._renew(step)
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # Validation judges the model as sparse as it is asked to be by now.
+        self._renew(int(self.model.optimizer.iterations) - self._first_step)
+
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._renew(int(self.model.optimizer.iterations) - self._first_step)
 
     def _wants(self, kernel: keras.Variable) -> bool:
-        layer = _layer(kernel)
-        included = self.include is None or any(fnmatch(layer, pattern) for pattern in self.include)
-        return included and not any(fnmatch(layer, pattern) for pattern in self.exclude)
+        return (self.include is None or _fits(kernel, self.include)) and not _fits(kernel, self.exclude)
 
     def _renew(self, step: int) -> None:
         self._renewed_at = step
+        target = float(self.schedule(step))
+        check_fraction("PruneLowMagnitude", f"schedule({step})", target)
         for mask in self._masks:
-            mask.renew(self.schedule(step))
+            mask.renew(target)
 
 
 class _Mask(keras.constraints.Constraint):
@@ -105,8 +115,10 @@ class _Mask(keras.constraints.Constraint):
     def __init__(self, kernel: keras.Variable):
         self.kernel = kernel
         self.before = kernel.constraint
-        present = keras.ops.cast(keras.ops.not_equal(kernel, 0), kernel.dtype)
-        self.keep = keras.Variable(present, trainable=False, name="pruning_mask")
+        present = keras.ops.convert_to_numpy(kernel) != 0
+        # A kernel of zeros alone was initialised so (a residual branch, say) and is not a pruned one.
+        keep = present if present.any() else np.ones_like(present)
+        self.keep = keras.Variable(keep, dtype=kernel.dtype, trainable=False, name="pruning_mask")
 
     @classmethod
     def on(cls, kernel: keras.Variable) -> "_Mask":
@@ -120,19 +132,28 @@ class _Mask(keras.constraints.Constraint):
         return constrained * self.keep
 
     def renew(self, target: float) -> None:
-        """Prune the smallest weights until `target` of them are zero."""
+        """Prune the smallest weights until `target` of them are; those that were pruned stay so."""
         weights = keras.ops.convert_to_numpy(self.kernel)
-        keep = keep_largest(weights, target)
+        keep = keep_largest(weights, keras.ops.convert_to_numpy(self.keep), target)
         self.keep.assign(keep)
         self.kernel.assign(weights * keep)
 
 
-def keep_largest(weights: np.ndarray, target: float) -> np.ndarray:
-    """A mask of ones and zeros that drops the round(target * n) smallest magnitudes; ties go by position."""
-    pruned = np.argsort(np.abs(weights), axis=None, kind="stable")[: round(target * weights.size)]
-    mask = np.ones(weights.size, weights.dtype)
-    mask[pruned] = 0
+def keep_largest(weights: np.ndarray, kept: np.ndarray, target: float) -> np.ndarray:
+    """The mask `kept`, with the smallest magnitudes dropped until round(target * n) are; ties go by position."""
+    count = round(target * weights.size)
+    if count <= np.sum(kept == 0):
+        return kept
+    magnitudes = np.where(kept == 0, -1, np.abs(weights))  # what was dropped before goes first
+    mask = np.ones(weights.size, kept.dtype)
+    mask[np.argsort(magnitudes, axis=None, kind="stable")[:count]] = 0
     return mask.reshape(weights.shape)
+
+
+def _fits(kernel: keras.Variable, patterns: Sequence[str]) -> bool:
+    layer = _layer(kernel)
+    name = layer.rsplit("/", 1)[-1]
+    return any(fnmatchcase(layer, pattern) or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _layer(kernel: keras.Variable) -> str:

@@ -17,8 +17,9 @@ def sparsity(model: keras.Model) -> dict[str, float]:
 
     Example:
         >>> import keras, keras_opt
-        >>> keras_opt.compression.sparsity(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")]))
-        {'head': 0.0, 'total': 0.0}
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")], name="net")
+        >>> keras_opt.compression.sparsity(model)
+        {'net/head': 0.0, 'total': 0.0}
     """
     zeros: dict[str, int] = {}
     sizes: dict[str, int] = {}

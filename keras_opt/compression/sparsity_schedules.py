@@ -32,6 +32,10 @@ class ConstantSparsity:
     def get_config(self) -> dict[str, Any]:
         return {"target_sparsity": self.target_sparsity, "begin_step": self.begin_step}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ConstantSparsity":
+        return cls(**config)
+
 
 @keras.saving.register_keras_serializable("keras_opt")
 class PolynomialSparsity:
@@ -43,7 +47,7 @@ class PolynomialSparsity:
 
     Args:
         initial_sparsity: Float in [0, 1), at `begin_step`.
-        final_sparsity: Float in [0, 1), from `end_step` on.
+        final_sparsity: Float in [0, 1) and at least `initial_sparsity`, from `end_step` on.
         begin_step: Int of at least 0.
         end_step: Int above `begin_step`.
         power: Float above 0. Default 3.
@@ -59,6 +63,10 @@ class PolynomialSparsity:
     ):
         check_fraction("PolynomialSparsity", "initial_sparsity", initial_sparsity)
         check_fraction("PolynomialSparsity", "final_sparsity", final_sparsity)
+        if final_sparsity < initial_sparsity:
+            constraint = f"at least initial_sparsity={initial_sparsity}"
+            cure = "Pruned weights do not come back; let the sparsity rise."
+            raise argument_error("PolynomialSparsity", "final_sparsity", final_sparsity, constraint, cure)
         check_at_least("PolynomialSparsity", "begin_step", begin_step, 0)
         check_positive("PolynomialSparsity", "power", power)
         check_at_least("PolynomialSparsity", "end_step", end_step, 1)
@@ -86,3 +94,7 @@ class PolynomialSparsity:
             "end_step": self.end_step,
             "power": self.power,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PolynomialSparsity":
+        return cls(**config)

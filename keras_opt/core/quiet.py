@@ -45,9 +45,11 @@ def _descriptors_to(target):
 
 @contextlib.contextmanager
 def _no_log_records():
-    before = logging.root.manager.disable
+    """Drop log records below ERROR, and the handlers of the root logger that were bound to the captured streams."""
+    level, handlers = logging.root.manager.disable, logging.root.handlers[:]
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(level)
+        logging.root.handlers[:] = handlers

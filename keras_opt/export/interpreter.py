@@ -7,8 +7,8 @@ import numpy as np
 
 from keras_opt.core.errors import InputError, argument_error, check_at_least
 from keras_opt.core.optional import require
-from keras_opt.export.metadata import read_labels
 from keras_opt.core.quiet import captured_output
+from keras_opt.export.metadata import read_labels
 
 
 class LiteRTModel:

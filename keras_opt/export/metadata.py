@@ -26,14 +26,20 @@ IDENTIFIER = b"M001"
 
 
 class ModelField:
+    """Fields of the table ModelMetadata."""
+
     NAME, DESCRIPTION, VERSION, SUBGRAPHS, AUTHOR, MIN_PARSER_VERSION = 0, 1, 2, 3, 4, 7
 
 
 class SubGraphField:
+    """Fields of SubGraphMetadata."""
+
     INPUTS, OUTPUTS = 2, 3
 
 
 class TensorField:
+    """Fields of TensorMetadata."""
+
     NAME, DESCRIPTION, CONTENT, PROCESS_UNITS, STATS, FILES = 0, 1, 3, 4, 5, 6
 
 
@@ -45,19 +51,27 @@ class UnionField:
 
 
 class ImageField:
+    """Field and values of ImageProperties and its ColorSpaceType."""
+
     COLOR_SPACE = 0
     RGB, GRAYSCALE = 1, 2
 
 
 class NormalizationField:
+    """Fields of NormalizationOptions."""
+
     MEAN, STD = 0, 1
 
 
 class StatsField:
+    """Fields of Stats."""
+
     MAX, MIN = 0, 1
 
 
 class FileField:
+    """Fields of AssociatedFile, and the type of a labels file."""
+
     NAME, DESCRIPTION, TYPE = 0, 1, 2
     TENSOR_AXIS_LABELS = 2
 

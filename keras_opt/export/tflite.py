@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from keras_opt.core.errors import InputError, argument_error, check_choice
 from keras_opt.core.files import atomic_path
+from keras_opt.core.quiet import captured_output
 from keras_opt.export.checks import check_file
 from keras_opt.export.metadata import COLOR_SPACES, ImageField, ImageInput, ModelMetadata, add_metadata
-from keras_opt.core.quiet import captured_output
 from keras_opt.export.sizes import gzip_size
+from keras_opt.models.fold_batch_norm import fold_batch_norm
 
 KINDS = ("float32", "float16", "dynamic", "int8")
 REPRESENTATIVE_ROWS = 200
@@ -123,11 +124,12 @@ def to_tflite(
 
 def _convert(model, shape, quantize, rows):
     """The .tflite file as bytes; what the converter has to say reaches the user only as the reason of a failure."""
-    tf.get_logger()  # TensorFlow binds its log handler to the stderr of the first use, which must not be the captured one
+    tf.get_logger()  # binds its handler to the stderr of its first use, which must not be the captured one
     with captured_output() as log:
         try:
-            with _float32_policy(model):
-                return _converter(model, shape, quantize, rows).convert()
+            folded = fold_batch_norm(model, unproven="keep")
+            with _float32_policy(folded):
+                return _converter(folded, shape, quantize, rows).convert()
         except Exception as error:  # the converter raises whatever it meets
             log.seek(0)
             reason = _reason(str(error) or log.read())
@@ -237,9 +239,11 @@ def _representative_rows(data, shape):
 
     if data is None:
         raise refuse(None)
-    rows = np.asarray(data)
-    if rows.shape[1:] != shape or len(rows) == 0:
-        raise refuse(rows.shape)
+    data = np.asarray(data)
+    if data.shape[1:] != shape or len(data) == 0:
+        raise refuse(data.shape)
+    # Chosen before anything else is done to them: the array may be larger than memory.
+    rows = data[np.linspace(0, len(data) - 1, min(len(data), REPRESENTATIVE_ROWS)).round().astype(int)]
     if rows.dtype.kind not in "uif" or not np.isfinite(rows).all():
         raise refuse(rows.dtype.name, "finite numbers")
     if len(rows) < FEW_ROWS:
@@ -248,8 +252,7 @@ def _representative_rows(data, shape):
             f"Give {REPRESENTATIVE_ROWS} if you can.",
             stacklevel=3,
         )
-    chosen = np.linspace(0, len(rows) - 1, min(len(rows), REPRESENTATIVE_ROWS)).round().astype(int)
-    return rows[chosen].astype(np.float32)
+    return rows.astype(np.float32)
 
 
 def _image_input(shape):

@@ -23,11 +23,17 @@ def convnet(
     preprocessing: keras.layers.Layer | Sequence[keras.layers.Layer] = (),
     name: str = "convnet",
 ) -> keras.Model:
-    """Builds stages of 3x3 convolution, norm, activation and 2x2 max-pooling, with a dense classifier on top.
+    """Builds stages of 3x3 convolution, 2x2 max-pooling, norm and activation, with a dense classifier on top.
 
     With `norm="none"` this is the network of Keras's MNIST example; with `norm="batch"` the same layer stack with a
     BatchNormalization in each stage, whose convolution then has no bias (the norm's beta is the bias). The result is a
     plain functional model: Keras opens its file without keras_opt, and it converts to full int8 without a float island.
+
+    Pooling stands before norm and activation, which then work on a quarter of the values: a training step with
+    BatchNorm costs what the usual order costs without. Without norm the function is that of the usual order, because a
+    maximum commutes with a rising activation such as ReLU; with it, the batch statistics are those of the pooled
+    values. Each gamma is kept from going negative (a stock Keras constraint), so that the norm commutes with the
+    pooling and `to_tflite` can fold it into the convolution.
 
     Args:
         filters: One positive int a stage, for example `(32, 64)`.
@@ -67,19 +73,23 @@ def convnet(
         x = layer(x)
     for stage, width in enumerate(filters, start=1):
         x = keras.layers.Conv2D(width, 3, use_bias=norm == "none", name=f"conv{stage}")(x)
-        if norm == "none":
-            x = keras.layers.Activation(activation, name=f"activation{stage}")(x)
-        else:
-            normalise = keras.layers.BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon, name=f"norm{stage}")
-            activate = keras.layers.Activation(activation, name=f"activation{stage}")
-            before = norm_position == "before_activation"
-            x = activate(normalise(x)) if before else normalise(activate(x))
         x = keras.layers.MaxPooling2D(name=f"pool{stage}")(x)
+        layers = [keras.layers.Activation(activation, name=f"activation{stage}")]
+        if norm == "batch":
+            layers.insert(0 if norm_position == "before_activation" else 1, _norm(bn_momentum, bn_epsilon, stage))
+        for layer in layers:
+            x = layer(x)
     x = _head(pooling)(x)
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
     outputs = keras.layers.Dense(classes, activation=classifier_activation, name="classifier")(x)
     return keras.Model(inputs, outputs, name=name)
+
+
+def _norm(momentum, epsilon, stage):
+    return keras.layers.BatchNormalization(
+        momentum=momentum, epsilon=epsilon, gamma_constraint=keras.constraints.NonNeg(), name=f"norm{stage}"
+    )
 
 
 def _head(pooling):
@@ -100,6 +110,8 @@ def _check_arguments(
     if len(input_shape) != 3:
         cure = "Give (height, width, channels)."
         raise argument_error("convnet", "input_shape", input_shape, "a shape of three dimensions", cure)
+    for size in input_shape:
+        check_at_least("convnet", "input_shape", size, 1)
     smallest = min(input_shape[:2])
     for _ in filters:
         smallest = (smallest - 2) // 2

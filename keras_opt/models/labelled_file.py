@@ -29,7 +29,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
         ValueError: The file is missing, or is no `.keras` archive.
     """
     if not Path(path).is_file():
-        raise InputError(f"Model file {str(path)!r} does not exist. Give the path of a .keras file.")
+        raise InputError(f"Model file {str(path)!r} is not there, or is a folder. Give the path of a .keras file.")
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read(_METADATA))

@@ -6,6 +6,7 @@ import platform
 import keras
 import numpy as np
 
+import keras_opt
 from keras_opt.compression.sparsity import sparsity
 from keras_opt.export.interpreter import LiteRTModel
 from keras_opt.export.latency import Latency
@@ -104,9 +105,10 @@ def worst_mistakes(outputs: np.ndarray, test: Images, class_names: tuple[str, ..
 
 def versions() -> dict[str, str]:
     """What the figures were made with."""
-    packages = ("keras_opt", "keras", "tensorflow", "ai-edge-litert", "numpy")
+    packages = ("keras", "tensorflow", "ai-edge-litert", "numpy")
     return {
         "python": platform.python_version(),
+        "keras_opt": keras_opt.__version__,
         **{package: importlib.metadata.version(package) for package in packages},
         "machine": f"{platform.system()} {platform.machine()}",
     }

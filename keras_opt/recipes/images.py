@@ -9,7 +9,7 @@ from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Progress
 from keras_opt.data.fashion_mnist_sample import FASHION_MNIST_CLASSES, load_fashion_mnist_sample
 from keras_opt.data.folder_index import FolderIndex, index_folder
-from keras_opt.data.image_files import SkippedFile, decode_files
+from keras_opt.data.image_files import DecodedImages, SkippedFile, decode_files
 from keras_opt.data.stratified_split import check_class_counts, class_counts, stratified_split
 from keras_opt.recipes.recipe import SAMPLE, Recipe
 
@@ -24,7 +24,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, positions: np.ndarray) -> "Images":
+    def take(self, positions: np.ndarray | slice) -> "Images":
         return Images(self.pixels[positions], self.labels[positions])
 
 
@@ -91,21 +91,29 @@ def _prepare_folder(recipe: Recipe, progress: Progress) -> Prepared:
         development, held = stratified_split(index.labels, recipe.test_split, recipe.seed, index.class_names)
         test = _part(index, held)
     kept, held = stratified_split(index.labels[development], recipe.validation_split, recipe.seed, index.class_names)
-    train, skipped_train = _decode(recipe, _part(index, development[kept]), progress, "training")
-    validation, skipped_validation = _decode(recipe, _part(index, development[held]), progress, "validation")
+    both = _part(index, development[np.concatenate([kept, held])])
+    decoded = _decode(recipe, both, progress, "training and validation")
+    images = Images(decoded.images, both.labels[decoded.kept])
+    train_size = int(np.searchsorted(decoded.kept, len(kept)))
+    train, validation = images.take(slice(None, train_size)), images.take(slice(train_size, None))
+    for part, labels in (("training", train.labels), ("validation", validation.labels)):
+        _check_every_class_left(part, labels, index.class_names)
     return Prepared(
         train=train,
         validation=validation,
-        # Nothing is worth stopping for once the model is made: damaged test files are only named.
-        read_test=lambda: _decode(recipe, test, progress, "test", max_bad_fraction=1.0),
+        read_test=lambda: _read_test(recipe, test, progress),
         class_names=index.class_names,
-        skipped=skipped_train + skipped_validation,
+        skipped=decoded.skipped,
         source=f"images of the folder {index.directory.resolve().name!r}",
     )
 
 
 def _test_index(recipe: Recipe, index: FolderIndex) -> FolderIndex:
     test = index_folder(recipe.test)
+    if test.directory.samefile(index.directory):
+        raise InputError(
+            f"Test folder {recipe.test!r} is the folder of the training images. Give another, or leave --test out."
+        )
     if test.class_names != index.class_names:
         odd = ", ".join(sorted(set(test.class_names) ^ set(index.class_names)))
         raise InputError(
@@ -120,13 +128,29 @@ def _part(index: FolderIndex, positions: np.ndarray) -> FolderIndex:
     return FolderIndex(index.directory, paths, index.labels[positions], index.class_names)
 
 
+def _read_test(recipe: Recipe, index: FolderIndex, progress: Progress) -> tuple[Images, tuple[SkippedFile, ...]]:
+    # Nothing is worth stopping for once the model is made: damaged test files are only named.
+    decoded = _decode(recipe, index, progress, "test", max_bad_fraction=1.0)
+    if len(decoded.kept) == 0:
+        raise InputError(
+            f"None of the {len(index.paths)} test images can be read, first {decoded.skipped[0]}. Replace them; the "
+            "finished trainings are kept, so --resume goes on from there."
+        )
+    return Images(decoded.images, index.labels[decoded.kept]), decoded.skipped
+
+
 def _decode(
     recipe: Recipe, index: FolderIndex, progress: Progress, part: str, max_bad_fraction: float = 0.1
-) -> tuple[Images, tuple[SkippedFile, ...]]:
+) -> DecodedImages:
     channels = 1 if recipe.color_mode == "grayscale" else 3
     size = (recipe.image_size, recipe.image_size)
     progress.say(f"{part} images: {len(index.paths)} files in {len(index.class_names)} classes")
-    decoded = decode_files(index.paths, size, channels, max_bad_fraction=max_bad_fraction, progress=progress)
-    labels = index.labels[decoded.kept]
-    check_class_counts(labels, 1, index.class_names)
-    return Images(decoded.images, labels), decoded.skipped
+    return decode_files(index.paths, size, channels, max_bad_fraction=max_bad_fraction, progress=progress)
+
+
+def _check_every_class_left(part: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    for name, count in class_counts(labels, class_names).items():
+        if count == 0:
+            raise InputError(
+                f"Class {name!r} has no readable {part} image left. Replace its damaged files or add images."
+            )

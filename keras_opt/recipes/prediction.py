@@ -34,9 +34,10 @@ class Predictor:
             model = load_model(path, compile=False)
             self._call, shape = (lambda batch: np.asarray(model(batch, training=False))), model.input_shape
             self.class_names = model.class_names
-        if len(shape) != 4 or shape[3] not in (1, 3):
+        if len(shape) != 4 or shape[3] not in (1, 3) or None in shape[1:]:
             raise InputError(
-                f"Model file {str(path)!r} takes inputs of shape {shape[1:]}, no images. Give another model."
+                f"Model file {str(path)!r} takes inputs of shape {shape[1:]}, not images of one size. "
+                "Give another model."
             )
         _, self._height, self._width, self._channels = shape
         if not self.class_names:

@@ -34,19 +34,20 @@ class Recipe:
 
     Args:
         data: A folder with one sub-folder of images a class, or `"fashion-mnist-sample"`, the embedded one.
-        image_size: Int above 0, the height and width in pixels that images are resized to.
+        image_size: Int of at least 4, the height and width in pixels that images are resized to.
         color_mode: `"rgb"` or `"grayscale"`.
         validation_split: Fraction in (0, 1) of the training images that every decision reads.
         test: A folder of test images with the same classes; `None` takes `test_split` from `data`.
         test_split: Fraction in (0, 1) of `data`, set aside first and read once, at the end.
-        epochs: Int of at least 1, the length of the one-cycle; the plain baseline may take five times as many.
+        epochs: Int of at least 1, the length of the one-cycle; the plain baseline may take three times as many.
         batch_size: Int of at least 1.
         max_learning_rate: Float above 0, the peak of `OneCycle`.
         dropout: Fraction in [0, 1) before the classifier.
         label_smoothing: Fraction in [0, 1), of the optimised run.
         augment: Whether the optimised run sees flipped, rotated, shifted and zoomed images.
         class_weight: `"balanced"` weighs every class alike; `None` every image.
-        patience: Int of at least 1, epochs without a better validation accuracy after which the optimised run stops.
+        patience: Int of at least 1, epochs without a better validation accuracy after which the optimised run stops;
+            at least half of `epochs`, because in a one-cycle most of the accuracy comes at the end.
         target_accuracy: Fraction in [0, 1] of validation accuracy at which the optimised run stops.
         sparsity: Fraction in [0, 1) of the weights to prune; 0 skips pruning.
         pruning_epochs: Int of at least 1, the epochs of pruning and fine-tuning.
@@ -77,7 +78,7 @@ class Recipe:
     label_smoothing: float = 0.1
     augment: bool = True
     class_weight: str | None = None
-    patience: int = 8
+    patience: int = 15
     target_accuracy: float = 0.995
     sparsity: float = 0.5
     pruning_epochs: int = 4
@@ -92,7 +93,10 @@ class Recipe:
     resume: bool = False
 
     def __post_init__(self):
-        for name in ("image_size", "epochs", "batch_size", "patience", "pruning_epochs"):
+        for name in ("data", "test", "device", "out"):
+            self._check_text(name, none_allowed=name != "data")
+        check_at_least("Recipe", "image_size", self.image_size, 4)
+        for name in ("epochs", "batch_size", "patience", "pruning_epochs"):
             check_at_least("Recipe", name, getattr(self, name), 1)
         check_at_least("Recipe", "seed", self.seed, 0)
         check_positive("Recipe", "max_learning_rate", self.max_learning_rate)
@@ -113,6 +117,14 @@ class Recipe:
             cure = "Resume goes on with the old run, overwrite starts a new one: choose one."
             raise argument_error("Recipe", "overwrite", True, "False beside resume=True", cure)
 
+    def _check_text(self, name: str, *, none_allowed: bool) -> None:
+        """Keep a path as text, which a YAML file can hold."""
+        value = getattr(self, name)
+        if isinstance(value, os.PathLike):
+            object.__setattr__(self, name, os.fspath(value))
+        elif not isinstance(value, str) and not (none_allowed and value is None):
+            raise argument_error("Recipe", name, value, "a text", "Put it in quotes.")
+
     @classmethod
     def demo(cls, **changes: Any) -> "Recipe":
         """The recipe of `keras-opt demo`: the embedded slice of Fashion-MNIST on two cores in minutes."""
@@ -121,11 +133,11 @@ class Recipe:
             "image_size": 28,
             "color_mode": "grayscale",
             "validation_split": 0.1,
-            "epochs": 12,
+            "epochs": 20,
             "batch_size": 128,
-            "max_learning_rate": 0.008,
+            "max_learning_rate": 0.01,
             "augment": False,
-            "patience": 6,
+            "patience": 12,
         }
         return cls(**{**settings, **changes})
 

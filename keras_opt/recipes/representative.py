@@ -1,6 +1,8 @@
 """Representative inputs for int8 export, from a folder of images or a NumPy file."""
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +48,22 @@ def _from_folder(folder: Path, input_shape: tuple[int | None, ...]) -> np.ndarra
 def _from_file(file: Path) -> np.ndarray:
     try:
         loaded = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return loaded[_name_of_inputs(file, loaded.files)]
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"Representative data {str(file)!r} is neither a folder nor a NumPy file ({error}). "
             "Give a folder of images or an .npz file of raw inputs."
         ) from error
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        name = "x" if "x" in loaded.files else loaded.files[0] if len(loaded.files) == 1 else None
-        if name is None:
-            raise InputError(
-                f"Representative file {str(file)!r} holds the arrays {', '.join(loaded.files)}. Name the inputs `x`."
-            )
-        return loaded[name]
+
+
+def _name_of_inputs(file: Path, names: list[str]) -> str:
+    if "x" in names:
+        return "x"
+    if len(names) == 1:
+        return names[0]
+    raise InputError(f"Representative file {str(file)!r} holds the arrays {', '.join(names)}. Name the inputs `x`.")

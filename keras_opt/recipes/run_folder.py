@@ -1,6 +1,7 @@
 """The output folder of a run: built beside its final place, finished stage by stage, moved there when whole."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +27,8 @@ class RunFolder:
     """
 
     def __init__(self, recipe: Recipe):
-        self.final = Path(recipe.out) if recipe.out else _first_free(recipe)
-        self.path = self.final.with_name(f"{self.final.name}.partial")
+        self.final = _named(recipe.out) if recipe.out else _first_free(recipe)
+        self.path = partial_folder(self.final)
         self.stages = self.path / "stages"
         self._check_place(recipe)
         try:
@@ -36,8 +37,11 @@ class RunFolder:
             self.stages.mkdir(parents=True, exist_ok=True)
             recipe.save(self.path / "recipe.yaml")
         except OSError as error:
+            if not self._has_work():
+                shutil.rmtree(self.path, ignore_errors=True)
             raise InputError(
-                f"Output folder {str(self.final)!r} cannot be written ({error.strerror}). Give another with --out."
+                f"Output folder {str(self.final)!r} cannot be written ({error.strerror}). Give another with --out, or "
+                "make it writable."
             ) from error
 
     def __enter__(self) -> "RunFolder":
@@ -45,10 +49,11 @@ class RunFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         """Leave nothing behind that holds no finished work; say what is kept of an interrupted run."""
+        kept = self.kept()
         if not self._has_work():
             shutil.rmtree(self.path, ignore_errors=True)
-        elif isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(self.kept()) from error
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(kept) from error
 
     def stage(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Do a stage once: `compute(stages)` returns its facts (JSON) and may leave files in the folder it is given.
@@ -65,22 +70,28 @@ class RunFolder:
         shutil.rmtree(self.stages)
         old = self.final.with_name(f"{self.final.name}.old")
         if self.final.exists():
+            shutil.rmtree(old, ignore_errors=True)  # left by a run that was killed in the next three lines
             self.final.rename(old)
         self.path.rename(self.final)
         shutil.rmtree(old, ignore_errors=True)
         return self.final
 
     def kept(self) -> str:
-        """One sentence on what an interrupted run leaves."""
+        """What a run that was interrupted or failed leaves, and how to go on."""
+        older = f" The older run in {self.final} is as it was." if _holds_run(self.final) else ""
+        if not self._has_work():
+            return f"Nothing of this run is kept: no training had come far enough.{older}"
         records = sorted(self.stages.glob("*.json"), key=lambda record: record.stat().st_mtime)
         finished = ", ".join(record.stem for record in records) or "no training yet"
-        model = ", with model.keras as the best model so far" if (self.path / "model.keras").exists() else ""
-        return f"Kept in {self.path} (finished: {finished}{model}); go on with --out {self.final} --resume."
+        model = "; model.keras is the newest model" if (self.path / "model.keras").exists() else ""
+        return f"Kept in {self.path} (finished: {finished}{model}). Go on with --out {self.final} --resume.{older}"
 
     def _has_work(self) -> bool:
         return any(self.stages.glob("*.json")) or (self.path / "model.keras").exists()
 
     def _check_place(self, recipe: Recipe) -> None:
+        if self.final.exists() and not _holds_run(self.final):
+            _check_replaceable(self.final)
         if recipe.resume:
             if not self.path.exists():
                 raise InputError(
@@ -88,21 +99,50 @@ class RunFolder:
                 )
             _check_same_settings(recipe, self.path / "recipe.yaml")
         elif not recipe.overwrite:
-            for place, state in ((self.final, "holds a run already"), (self.path, "holds an interrupted run")):
-                if place.exists():
-                    cure = " --resume to go on with it," if place == self.path else ""
-                    raise InputError(
-                        f"Output folder {str(place)!r} {state}. Give{cure} --overwrite to replace it, or another --out."
-                    )
+            if self.path.exists():
+                raise InputError(
+                    f"Output folder {str(self.path)!r} holds an interrupted run. Give --resume to go on with it, "
+                    "--overwrite to start anew, or another --out."
+                )
+            if _holds_run(self.final):
+                raise InputError(
+                    f"Output folder {str(self.final)!r} holds a run already. "
+                    "Give --overwrite to replace it, or another --out."
+                )
+
+
+def partial_folder(out: str | os.PathLike) -> Path:
+    """Where the run of an output folder stands until it is whole."""
+    out = Path(out)
+    return out.with_name(f"{out.name}.partial")
+
+
+def _named(out: str) -> Path:
+    place = Path(out)
+    if place.name in ("", ".."):
+        raise InputError(f"Output folder {out!r} has no name of its own. Give one such as runs/photos with --out.")
+    return place
+
+
+def _holds_run(place: Path) -> bool:
+    return (place / "result.json").is_file()
+
+
+def _check_replaceable(place: Path) -> None:
+    """Raise unless `place` is an empty folder: what is no run of ours is never replaced."""
+    if not place.is_dir():
+        raise InputError(f"Output folder {str(place)!r} is a file. Give another with --out.")
+    if any(place.iterdir()):
+        raise InputError(f"Output folder {str(place)!r} holds files that are no run. Give another with --out.")
 
 
 def _first_free(recipe: Recipe) -> Path:
-    """The output folder where none is named: with `resume` the newest interrupted run, else a free name."""
+    """The output folder where none is named: with `resume` the first interrupted run, else a free name."""
     name = "demo" if recipe.data == SAMPLE else Path(recipe.data).resolve().name
     number = 1
     while True:
         place = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        interrupted = place.with_name(f"{place.name}.partial").exists()
+        interrupted = partial_folder(place).exists()
         if (recipe.resume and interrupted) or not (place.exists() or interrupted):
             return place
         number += 1

@@ -27,7 +27,7 @@ from keras_opt.recipes.recipe import Recipe
 from keras_opt.schedules.one_cycle import OneCycle
 
 # The plain run may take this many times the epochs of the optimised one, as long as its validation accuracy rises.
-PLAIN_EPOCHS_FACTOR = 5
+PLAIN_EPOCHS_FACTOR = 3
 PLAIN_PATIENCE = 10
 FINE_TUNING_RATE_DIVISOR = 10
 
@@ -39,7 +39,7 @@ class Trainer:
         recipe: The settings.
         prepared: The images; the test images are not touched here.
         progress: Shows one bar a training.
-        interrupted_model: Where the best model so far is saved when training is interrupted.
+        interrupted_model: Where the best epoch's model is saved when training is interrupted.
     """
 
     def __init__(self, recipe: Recipe, prepared: Prepared, progress: Progress, interrupted_model: Path):
@@ -131,8 +131,9 @@ class Trainer:
         except KeyboardInterrupt:
             bar.on_train_end()
             best = next((stop.best_weights for stop in callbacks if getattr(stop, "best_weights", None)), None)
-            model.set_weights(best or model.get_weights())
-            save_labelled(shipped(model, self.recipe), self.interrupted_model, self.prepared.class_names)
+            if best or not self.interrupted_model.exists():  # else that of the training before is better
+                model.set_weights(best or model.get_weights())
+                save_labelled(shipped(model, self.recipe), self.interrupted_model, self.prepared.class_names)
             raise
         return {name: [float(value) for value in values] for name, values in history.history.items()}
 
@@ -149,8 +150,10 @@ class Trainer:
 
     @contextlib.contextmanager
     def _session(self, policy: str) -> Iterator[None]:
-        """The recipe's seed, device and precision, put back afterwards."""
+        """The recipe's seed, device and precision, put back afterwards; TensorFlow's notes on tracing are held back."""
         before = keras.config.dtype_policy()
+        logger, level = tf.get_logger(), tf.get_logger().level
+        logger.setLevel("ERROR")
         keras.utils.set_random_seed(self.recipe.seed)
         keras.config.set_dtype_policy(policy)
         try:
@@ -158,6 +161,7 @@ class Trainer:
                 yield
         finally:
             keras.config.set_dtype_policy(before)
+            logger.setLevel(level)
 
 
 class EpochClock(keras.callbacks.Callback):

@@ -62,8 +62,8 @@ class StepHooks:
         hub = getattr(hook, "__self__", None)
         if not isinstance(hub, cls):
             raise RuntimeError(
-                f"StepHooks: `_clip_gradients` of the optimizer {optimizer.name!r} is already replaced by {hook!r}, which "
-                "is not of keras_opt. Detach that first."
+                f"StepHooks: `_clip_gradients` of the optimizer {optimizer.name!r} is already replaced by "
+                f"{hook!r}, which is not of keras_opt. Detach that first."
             )
         return hub
 

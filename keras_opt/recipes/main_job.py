@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_opt.core.errors import InputError
+from keras_opt.core.files import write_atomic
 from keras_opt.core.progress import Progress
 from keras_opt.export.latency import benchmark
 from keras_opt.export.tflite import TFLiteExport, to_tflite
@@ -61,7 +62,7 @@ def run(recipe: Recipe, progress: Progress | None = None, command: str = "") -> 
         try:
             return _run(recipe, prepared, folder, progress, command)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise InputError(f"The disk of {str(folder.path)!r} is full. Free some space. {folder.kept()}") from error
 
@@ -72,7 +73,6 @@ def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progre
     dense = _trained(folder, "optimised", trainer.optimised, prepared)
     shipped = _trained(folder, "pruned", lambda: trainer.pruned(dense[0]), prepared)
 
-    save_labelled(shipped[0], folder.path / "model.keras", prepared.class_names)
     progress.say("exporting and checking the device files")
     sides = [(dense, shipped, _export(recipe, prepared, shipped[0], folder.path / "model.tflite", recipe.quantize))]
     if plain:
@@ -139,13 +139,15 @@ def _trained(folder: RunFolder, name: str, train: Any, prepared: Prepared) -> tu
         return facts
 
     facts = folder.stage(name, compute)
-    return keras.models.load_model(folder.stages / f"{name}.keras", compile=False), facts
+    finished = folder.stages / f"{name}.keras"
+    write_atomic(folder.path / "model.keras", finished.read_bytes())  # what an interrupted run leaves
+    return keras.models.load_model(finished, compile=False), facts
 
 
 def _export(recipe: Recipe, prepared: Prepared, model: keras.Model, path: Path, quantize: str) -> TFLiteExport:
     with warnings.catch_warnings():
         # A folder of a few dozen photos has no hundred images to calibrate on; the figures show what that costs.
-        warnings.filterwarnings("ignore", category=UserWarning, module="keras_opt.export")
+        warnings.filterwarnings("ignore", message="to_tflite: representative_data has")
         return to_tflite(
             model,
             path,

@@ -1,0 +1,30 @@
+"""How a benchmark ends: one line a metric, and the committed result file."""
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+
+from keras_opt.core.files import write_atomic
+from keras_opt.recipes.figures import versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def report(name: str, claim: str, metrics: dict[str, float], pairs: int, *, write: bool) -> None:
+    """Write `results/NAME.json` (unless this was a quick run) and print each metric as `name=value`."""
+    if write:
+        result = {
+            "claim": claim,
+            "metrics": metrics,
+            "pairs": pairs,
+            "versions": versions(),
+            "device": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "date": datetime.date.today().isoformat(),
+        }
+        RESULTS.mkdir(exist_ok=True)
+        write_atomic(RESULTS / f"{name}.json", json.dumps(result, indent=2) + "\n")
+    for metric, value in metrics.items():
+        print(f"{metric}={value:.6g}")

@@ -1,0 +1,34 @@
+"""The graph of a functional model, read from its public config: which layer feeds which."""
+
+from typing import Any
+
+import keras
+
+
+def calls(model: keras.Model) -> dict[str, list[tuple[str, ...]]]:
+    """For each layer by name the calls of it in the model's graph, each as the names of the layers that feed it.
+
+    A layer that is called twice has two entries.
+    """
+    return {
+        layer["name"]: [tuple(_sources(node)) for node in layer["inbound_nodes"]]
+        for layer in functional(model).get_config()["layers"]
+    }
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """`model` itself, or the functional model of a Sequential one, with the same layers."""
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
+
+
+def _sources(part: Any) -> list[str]:
+    """The names of the layers whose tensors stand in a part of a serialised call."""
+    if isinstance(part, dict):
+        if part.get("class_name") == "__keras_tensor__":
+            return [part["config"]["keras_history"][0]]
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        return [source for item in part for source in _sources(item)]
+    return []

@@ -1,0 +1,348 @@
+"""One row for every public name of keras_opt: how to use it, and what must then have happened.
+
+`InFit` rows are swept through every mode of `fit`; `Call` rows are called once. A public name without a row fails
+`test_public_names.py`.
+"""
+
+import copy
+import functools
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from image_folders import write_images
+
+import keras_opt
+from keras_opt import callbacks, compression, data, export, models, recipes, report, schedules, training
+from keras_opt.core.progress import Progress
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(44, 5)).astype("float32")
+Y = RNG.normal(size=(44, 2)).astype("float32")
+BATCH_SIZE = 4  # eleven updates an epoch: the last execution of eight steps is a ragged one
+EPOCHS = 3
+
+
+@dataclass
+class Fitted:
+    """A finished fit and what was used in it."""
+
+    used: Any
+    model: keras.Model
+    history: keras.callbacks.History
+
+
+@dataclass(frozen=True)
+class InFit:
+    """A callback, a criterion or a schedule.
+
+    Args:
+        make: The public class.
+        arguments: What it is made with.
+        effect: Whether a fit shows that it was there.
+        use: Where it goes: the callbacks of the fit; a schedule goes to `learning_rate`.
+    """
+
+    make: Callable[..., Any]
+    arguments: dict[str, Any]
+    effect: Callable[[Fitted], bool]
+    use: Callable[[Any], list[keras.callbacks.Callback]] = field(default=lambda made: [made])
+    learning_rate: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """Anything else: a tiny call in a folder of its own; says whether it had its effect."""
+
+    effect: Callable[[Path], bool]
+
+
+def fit(row: InFit, made: Any, model: keras.Model | None = None, **settings: Any) -> Fitted:
+    """A fit with what a row describes, on a fresh model unless one is given."""
+    if model is None:
+        model = keras.Sequential(
+            [keras.Input((5,)), keras.layers.Dense(8, activation="tanh", name="body"), keras.layers.Dense(2)]
+        )
+    rate = made if row.learning_rate else 0.01
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), "mse", **settings)
+    used = [] if row.learning_rate else row.use(made)
+    history = model.fit(X, Y, batch_size=BATCH_SIZE, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=used)
+    return Fitted(made, model, history)
+
+
+def stopped_early(fitted: Fitted) -> bool:
+    return len(fitted.history.epoch) < EPOCHS
+
+
+def half_is_pruned(fitted: Fitted) -> bool:
+    return compression.sparsity(fitted.model)["total"] == 0.5
+
+
+def cycle_has_ended(fitted: Fitted) -> bool:
+    return float(fitted.model.optimizer.learning_rate) < 1e-3 * fitted.used.max_learning_rate
+
+
+def norms_are_logged(fitted: Fitted) -> bool:
+    norms = fitted.history.history["grad_norm"]
+    return len(norms) == EPOCHS and 0 < min(norms) < 1e3 and len(fitted.used.series()["step"]) == EPOCHS * 11
+
+
+CALLBACKS = {
+    "EarlyStopping": InFit(callbacks.EarlyStopping, {"monitor": "loss", "min_delta": 1e9}, stopped_early),
+    "Plateau": InFit(
+        callbacks.Plateau,
+        {"monitor": "loss", "patience": 0, "min_delta": 1e9},
+        stopped_early,
+        use=lambda made: [callbacks.EarlyStopping(made)],
+    ),
+    "Target": InFit(
+        callbacks.Target,
+        {"monitor": "loss", "value": 1e9},
+        stopped_early,
+        use=lambda made: [callbacks.EarlyStopping(made)],
+    ),
+    "GradientMonitor": InFit(callbacks.GradientMonitor, {}, norms_are_logged),
+    "LearningRateMonitor": InFit(
+        callbacks.LearningRateMonitor,
+        {},
+        lambda fitted: np.allclose(fitted.history.history["learning_rate"], [0.01] * EPOCHS),
+    ),
+    "ProgressBar": InFit(
+        callbacks.ProgressBar,
+        {"title": "work", "progress": Progress(io.StringIO())},
+        lambda fitted: f"work: {EPOCHS}/{EPOCHS} in" in fitted.used.progress.file.getvalue().splitlines()[-1],
+    ),
+}
+
+SCHEDULES = {
+    "OneCycle": InFit(
+        schedules.OneCycle, {"max_learning_rate": 0.02, "total_steps": 33}, cycle_has_ended, learning_rate=True
+    ),
+}
+
+COMPRESSION = {
+    "PruneLowMagnitude": InFit(
+        compression.PruneLowMagnitude,
+        {"schedule": lambda step: 0.5, "include": ["*"], "exclude": ["none"], "every": 5},
+        half_is_pruned,
+    ),
+    "ConstantSparsity": InFit(
+        compression.ConstantSparsity,
+        {"target_sparsity": 0.5, "begin_step": 3},
+        half_is_pruned,
+        use=lambda made: [compression.PruneLowMagnitude(made)],
+    ),
+    "PolynomialSparsity": InFit(
+        compression.PolynomialSparsity,
+        {"initial_sparsity": 0.1, "final_sparsity": 0.5, "begin_step": 0, "end_step": 17},
+        half_is_pruned,
+        use=lambda made: [compression.PruneLowMagnitude(made, every=3)],
+    ),
+    "sparsity": Call(lambda folder: 0 <= compression.sparsity(small_convnet())["total"] < 1),
+}
+
+
+# --- calls ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def small_convnet() -> keras.Model:
+    return models.convnet((4,), (12, 12, 1), 3, preprocessing=keras.layers.Rescaling(1 / 255))
+
+
+def pixels(rows: int = 120) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (rows, 12, 12, 1)).astype("float32")
+
+
+@functools.cache
+def device_file() -> export.TFLiteExport:
+    path = Path(tempfile.mkdtemp()) / "model.tflite"
+    return export.to_tflite(small_convnet(), path, "int8", pixels(), class_names=("a", "b", "c"))
+
+
+@functools.cache
+def finished_run() -> recipes.Result:
+    """The main job on sixty small images, without the plain run."""
+    folder = Path(tempfile.mkdtemp())
+    recipe = recipes.Recipe(
+        data=str(write_images(folder / "images", size=16)),
+        image_size=16,
+        epochs=2,
+        pruning_epochs=1,
+        augment=False,
+        baseline=False,
+        out=str(folder / "run"),
+    )
+    return recipes.run(recipe, Progress(quiet=True))
+
+
+def reads_an_image_folder(folder: Path) -> bool:
+    train, validation = data.image_folder(write_images(folder / "images", count=4), image_size=8, validation_split=0.25)
+    images, labels = next(iter(train))
+    return tuple(images.shape) == (9, 8, 8, 3) and labels.shape[1] == 3 and len(list(validation)) == 1
+
+
+def arrays_shuffle_and_keep_pairs(folder: Path) -> bool:
+    x, y = next(iter(data.arrays(np.arange(50), np.arange(50), batch_size=50, seed=1)))
+    return np.array_equal(x, y) and not np.array_equal(x, np.arange(50)) and sorted(x.numpy()) == list(range(50))
+
+
+def folds_a_norm(folder: Path) -> bool:
+    model = small_convnet()
+    folded = models.fold_batch_norm(model)
+    same = np.allclose(folded.predict(pixels(4), verbose=0), model.predict(pixels(4), verbose=0), atol=1e-5)
+    return same and not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
+
+
+def report_holds(words: str, **content: Any) -> Callable[[Path], bool]:
+    """A row that writes a page with the given content and finds the words on it."""
+
+    def effect(folder: Path) -> bool:
+        report.write_report(folder / "report.html", report.Report("Page", **content))
+        return words in (folder / "report.html").read_text("utf-8")
+
+    return Call(effect)
+
+
+TABLE = report.Table("Sizes", ("", "bytes"), [("int8", "12345")])
+LINE = report.Line("training loss", [1, 2], [0.5, 0.4])
+MATRIX = report.ConfusionMatrix(("cat", "dog"), np.array([[3, 1], [0, 4]]))
+MISTAKE = report.Mistake(np.zeros((8, 8, 1), np.uint8), "cat", "dog", 0.9, "image-17.png")
+
+
+def writes_a_model_card(folder: Path) -> bool:
+    texts = ("name", "purpose", "intended_use", "data_source", "data_licence", "split", "command", "licence")
+    tables = ("class_counts", "metrics", "settings", "versions", "files")
+    facts = {name: f"The {name}" for name in texts} | dict.fromkeys(tables, TABLE)
+    report.write_model_card(folder / "card.md", report.ModelCard(**facts, limits=["No limit known."], seed=7))
+    return "12345" in (folder / "card.md").read_text("utf-8")
+
+
+def loads_a_labelled_model(folder: Path) -> bool:
+    models.labelled_file.save_labelled(small_convnet(), folder / "model.keras", ("a", "b", "c"))
+    loaded = keras_opt.load_model(folder / "model.keras")
+    return loaded.class_names == ("a", "b", "c") and loaded.count_params() == small_convnet().count_params()
+
+
+class Halving:
+    """A step plugin."""
+
+    def on_gradients(self, gradients, variables):
+        return [gradient / 2 for gradient in gradients]
+
+
+def step_hooks_change_the_gradients(folder: Path) -> bool:
+    optimizer, variable = keras.optimizers.SGD(1.0), keras.Variable([0.0])
+    training.StepHooks.of(optimizer).add(Halving())
+    optimizer.apply([keras.ops.ones((1,))], [variable])
+    return float(variable.numpy()[0]) == -0.5
+
+
+def attach_hooks_a_loop_of_ones_own(folder: Path) -> bool:
+    model, monitor = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]), callbacks.GradientMonitor()
+    model.compile("sgd", "mse")
+    with training.attach(model, monitor):
+        model.train_on_batch(X[:4], Y[:4])
+    return len(monitor.series()["step"]) == 1 and "_clip_gradients" not in vars(model.optimizer)
+
+
+def predict_script_is_python(folder: Path) -> bool:
+    export.write_predict_script(folder / "predict.py")
+    source = (folder / "predict.py").read_text("utf-8")
+    return "ai_edge_litert" in source and bool(compile(source, "predict.py", "exec"))
+
+
+def device_file_agrees(folder: Path) -> bool:
+    return export.verify(small_convnet(), device_file().path, pixels(40)).argmax_agreement > 0.9
+
+
+DATA = {
+    "arrays": Call(arrays_shuffle_and_keep_pairs),
+    "image_folder": Call(reads_an_image_folder),
+    "load_fashion_mnist_sample": Call(lambda folder: data.load_fashion_mnist_sample("test")[0].shape == (2000, 28, 28)),
+    "FASHION_MNIST_CLASSES": Call(lambda folder: len(set(data.FASHION_MNIST_CLASSES)) == 10),
+}
+
+MODELS = {
+    "convnet": Call(lambda folder: small_convnet().output_shape == (None, 3)),
+    "macs": Call(lambda folder: models.macs(small_convnet()) == 10 * 10 * 9 * 4 + 5 * 5 * 4 * 3),
+    "fold_batch_norm": Call(folds_a_norm),
+}
+
+EXPORT = {
+    "to_tflite": Call(lambda folder: device_file().path.stat().st_size == device_file().size_bytes),
+    "TFLiteExport": Call(lambda folder: device_file().input_dtype == device_file().output_dtype == "int8"),
+    "LiteRTModel": Call(lambda folder: export.LiteRTModel(device_file().path).predict(pixels(2)).shape == (2, 3)),
+    "verify": Call(
+        lambda folder: export.verify(small_convnet(), device_file().path, pixels(40)).argmax_agreement > 0.9
+    ),
+    "Verification": Call(lambda folder: export.verify(small_convnet(), device_file().path, pixels(4)).rows == 4),
+    "benchmark": Call(lambda folder: export.benchmark([device_file().path], runs=5)[0].median_ms > 0),
+    "Latency": Call(lambda folder: export.benchmark([device_file().path], runs=5)[0].runs == 5),
+    "read_labels": Call(lambda folder: export.read_labels(device_file().path) == ("a", "b", "c")),
+    "read_metadata": Call(lambda folder: export.read_metadata(device_file().path).name == "convnet"),
+    "gzip_size": Call(lambda folder: export.gzip_size(device_file().path) == device_file().gzip_bytes),
+    "write_predict_script": Call(predict_script_is_python),
+}
+
+RECIPES = {
+    "Recipe": Call(lambda folder: recipes.Recipe.demo(epochs=3).settings["epochs"] == 3),
+    "run": Call(lambda folder: (finished_run().folder / "model.tflite").is_file()),
+    "Result": Call(lambda folder: finished_run().confusion.sum() == 6),
+    "SideResult": Call(lambda folder: 0 <= finished_run().optimised.device_test_accuracy <= 1),
+}
+
+REPORT = {
+    "Report": report_holds("A summary.", summary="A summary."),
+    "write_report": report_holds("2.5 times", footer="2.5 times"),
+    "KeyNumber": report_holds("29 kB", headline=[report.KeyNumber("29 kB", "int8 file")]),
+    "Table": report_holds("12345", comparison=TABLE),
+    "Line": report_holds("training loss", curves=[report.Curve("Loss", "epoch", "loss", [LINE])]),
+    "Curve": report_holds("Loss by epoch", curves=[report.Curve("Loss by epoch", "epoch", "loss", [LINE])]),
+    "Bar": report_holds("3 kB", charts=[report.Chart("Size", [report.Bar("int8", 3.0, "3 kB")])]),
+    "Chart": report_holds("Bytes to flash", charts=[report.Chart("Bytes to flash", [report.Bar("int8", 3.0, "3 kB")])]),
+    "ConfusionMatrix": report_holds("dog", confusion=MATRIX),
+    "Mistake": report_holds("image-17.png", mistakes=[MISTAKE]),
+    "ModelCard": Call(writes_a_model_card),
+    "write_model_card": Call(writes_a_model_card),
+    "ClassScores": Call(lambda folder: report.class_scores(MATRIX.counts).support.tolist() == [4, 4]),
+    "class_scores": Call(lambda folder: report.class_scores(MATRIX.counts).recall.tolist() == [0.75, 1.0]),
+}
+
+TRAINING = {
+    "StepHooks": Call(step_hooks_change_the_gradients),
+    "attach": Call(attach_hooks_a_loop_of_ones_own),
+}
+
+PUBLIC_NAMES: dict[str, dict[str, InFit | Call]] = {
+    "": {"load_model": Call(loads_a_labelled_model)},
+    "callbacks": CALLBACKS,
+    "compression": COMPRESSION,
+    "data": DATA,
+    "export": EXPORT,
+    "models": MODELS,
+    "recipes": RECIPES,
+    "report": REPORT,
+    "schedules": SCHEDULES,
+    "training": TRAINING,
+}
+
+
+def rows(kind: type) -> dict[str, Any]:
+    """The rows of one kind by dotted name."""
+    return {
+        f"{room}.{name}".lstrip("."): row
+        for room, names in PUBLIC_NAMES.items()
+        for name, row in names.items()
+        if isinstance(row, kind)
+    }
+
+
+def made(row: InFit) -> Any:
+    """What a row describes, made anew from arguments of its own."""
+    return row.make(**copy.deepcopy(row.arguments))

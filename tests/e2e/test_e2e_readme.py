@@ -1,0 +1,46 @@
+"""The README's first screen, as it is written."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def command(kind):
+    script = [sys.executable, ROOT / ".ci/readme_command.py", kind]
+    return subprocess.run(script, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_there_are_exactly_two_set_up_commands():
+    assert command("demo") == "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/keras-opt demo"
+    assert command("tests") == 'python3 -m venv .venv && .venv/bin/pip install ".[test]" && .venv/bin/python -m pytest'
+    assert README.count("python3 -m venv") == 2
+
+
+def test_the_python_versions_are_those_of_the_package():
+    assert "Python 3.11, 3.12 or 3.13" in README
+    assert "python_requires = >=3.11,<3.14" in (ROOT / "setup.cfg").read_text()
+
+
+def test_the_ten_lines_run_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line and not line.startswith(("import", "from"))]) == 10
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    history = names["history"]
+    assert {"grad_norm", "grad_norm_max", "loss", "val_accuracy"} <= set(history.history)
+    assert len(history.history["grad_norm"]) == len(history.history["loss"])
+    assert isinstance(history.stop_reason, str)
+    assert history.history["val_accuracy"][-1] > 0.8
+    assert (names["export"].input_dtype, names["export"].output_dtype) == ("int8", "int8")
+    assert (tmp_path / "model.tflite").stat().st_size == names["export"].size_bytes
+
+
+def test_what_the_readme_points_at_is_there():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,223 @@
+"""Every bad input of a command is one line that names the thing and the cure, with a status that is not zero."""
+
+import errno
+import shutil
+
+import pytest
+from image_folders import damage, write_images
+
+SMALL = ("--image-size", 16, "--epochs", 1, "--batch-size", 16, "--no-baseline", "--no-augment", "--sparsity", 0)
+
+
+def assert_one_line(result, *parts, status=1, progress=False):
+    lines = result.err.splitlines()
+    own = [line for line in lines if line.startswith("keras-opt")]
+    assert own == lines[-1:], result.err
+    assert progress or lines == own, result.err
+    assert "Traceback" not in result.err
+    assert result.status == status
+    assert result.out == ""
+    for part in parts:
+        assert part in own[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trian"], ["No such command 'trian'", "See keras-opt --help."]),
+        (["train"], ["keras-opt train: Name the folder of images", "See keras-opt train --help."]),
+        (["train", "photos", "--image-size", "0"], ["'--image-size': 0 is not in the range x>=4"]),
+        (["train", "photos", "--image-size", "big"], ["'--image-size': 'big' is not a valid integer"]),
+        (["train", "photos", "--epochs", "0"], ["'--epochs': 0 is not in the range x>=1"]),
+        (["train", "photos", "--validation-split", "20"], ["'--validation-split': 20.0 is not in the range 0<x<1"]),
+        (["train", "photos", "--test-split", "0"], ["'--test-split': 0.0 is not in the range 0<x<1"]),
+        (["train", "photos", "--quantize", "int7"], ["'int7' is not one of 'int8', 'dynamic', 'float16', 'float32'"]),
+        (["train", "photos", "--class-weight", "foo"], ["'--class-weight': 'foo' is not", "'balanced'"]),
+        (["train", "photos", "--color-mode", "cmyk"], ["'cmyk' is not one of 'rgb', 'grayscale'"]),
+        (["train", "photos", "--seed", "-1"], ["'--seed': -1 is not in the range x>=0"]),
+        (["train", "photos", "--epoch", "3"], ["No such option '--epoch'", "--epochs"]),
+        (["demo", "extra"], ["unexpected extra argument"]),
+        (["predict", "model.keras"], ["Missing argument 'IMAGES...'"]),
+        (["bench"], ["Missing argument 'FILES...'"]),
+        (["bench", "a.tflite", "--runs", "0"], ["'--runs': 0 is not in the range x>=1"]),
+        (["export", "a.keras", "--quantize", "int4"], ["'int4' is not one of"]),
+        (["export", "a.keras"], ["int8 needs --representative, a folder of images or an .npz file"]),
+    ],
+)
+def test_a_mistyped_command_line(cli, arguments, parts):
+    assert_one_line(cli(*arguments), *parts, status=2)
+
+
+def test_no_command_shows_the_help(cli):
+    result = cli()
+    assert (result.status, result.err) == (0, "")
+    assert "Usage: keras-opt" in result.out
+
+
+def no_folder(folder):
+    shutil.rmtree(folder)
+
+
+def empty_folder(folder):
+    for path in folder.iterdir():
+        shutil.rmtree(path)
+
+
+def one_class(folder):
+    shutil.rmtree(folder / "red")
+    shutil.rmtree(folder / "blue")
+
+
+def two_images(folder):
+    for path in sorted((folder / "red").iterdir())[2:]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (
+            no_folder,
+            ["Image folder 'photos' does not exist.", "Give the path of a folder with one sub-folder a class."],
+        ),
+        (empty_folder, ["Image folder 'photos' has no sub-folders.", "Make one sub-folder a class"]),
+        (one_class, ["Image folder 'photos' has only one class, 'green'.", "Add a sub-folder"]),
+        (two_images, ["Class 'red' has 2 images, but the split needs at least 3", "Add images"]),
+    ],
+)
+def test_a_folder_that_cannot_be_used(cli, photos, tmp_path, spoil, parts):
+    spoil(photos)
+    assert_one_line(cli("train", "photos", *SMALL), *parts)
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_more_than_a_tenth_damaged(cli, photos, tmp_path):
+    for number in range(6):
+        damage(photos / "red" / f"{number:03d}.png", "truncated")
+    result = cli("train", "photos", *SMALL)
+    assert_one_line(result, "images cannot be read, more than the 10%", "photos/red/00", "Replace", progress=True)
+    assert "with keras_opt" not in result.err  # no training was begun
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_few_damaged_files_are_named_at_the_end(cli, photos):
+    damage(photos / "red" / "003.png", "truncated")
+    damage(photos / "blue" / "004.png", "text")
+    result = cli("train", "photos", *SMALL)
+    assert result.status == 0
+    assert "2 files could not be read and were left out:" in result.out
+    assert "photos/red/003.png (" in result.out
+    assert "truncated" in result.out
+    assert "photos/blue/004.png (cannot identify image file" in result.out
+    assert "Files that were left out" in (photos.parent / "runs/photos/report.html").read_text()
+    again = cli("train", "photos", *SMALL)
+    assert "Everything is in runs/photos-2;" in again.out
+
+
+def test_a_test_folder_with_other_classes(cli, photos, tmp_path):
+    write_images(tmp_path / "other", 1, classes=("red", "green"))
+    result = cli("train", "photos", "--test", "other", *SMALL)
+    assert_one_line(result, "Test folder 'other' must have the classes of 'photos'", "differ in: blue.", "Give both")
+
+
+def test_an_output_folder_that_holds_a_run(cli, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/result.json").write_text("{}")
+    result = cli("train", "photos", "--out", "out", *SMALL)
+    assert_one_line(result, "Output folder 'out' holds a run already.", "--overwrite", "another --out")
+    (tmp_path / "out").rename(tmp_path / "out.partial")
+    result = cli("train", "photos", "--out", "out", *SMALL)
+    assert_one_line(result, "'out.partial' holds an interrupted run.", "--resume", "--overwrite")
+    assert_one_line(cli("train", "photos", "--resume", "--overwrite", *SMALL), "choose one")
+    result = cli("train", "photos", "--out", "other", "--resume", *SMALL)
+    assert_one_line(result, "no interrupted run of 'other'", "Leave out --resume")
+
+
+def test_the_folder_of_images_is_never_the_output(cli, photos):
+    result = cli("train", "photos", "--out", "photos", "--overwrite", *SMALL)
+    assert_one_line(result, "Output folder 'photos' holds files that are no run.", "another with --out")
+    assert len(list(photos.rglob("*.png"))) == 30
+
+
+def test_an_output_that_cannot_be_written(cli, photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = cli("train", "photos", "--out", "file/run", *SMALL)
+    assert_one_line(result, "'file/run' cannot be written (Not a directory).", "Give another with --out")
+
+
+def test_a_full_disk(cli, photos, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("keras_opt.recipes.documents.write_report", full)
+    result = cli("train", "photos", "--out", "run", *SMALL)
+    parts = ["The disk of 'run.partial' is full. Free some space.", "finished: optimised, pruned", "--resume"]
+    assert_one_line(result, *parts, progress=True)
+
+
+def test_an_unknown_key_in_a_recipe(cli, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: photos\nepoch: 3\n")
+    result = cli("train", "--recipe", "recipe.yaml")
+    assert_one_line(result, "Recipe file 'recipe.yaml' has an unknown key 'epoch'. Did you mean 'epochs'?")
+    assert_one_line(cli("train", "--recipe", "none.yaml"), "Recipe file 'none.yaml' cannot be read", "Give a YAML file")
+
+
+def test_a_device_that_is_not_there(cli, photos):
+    result = cli("train", "photos", "--device", "gpu:3", *SMALL)
+    assert_one_line(result, "argument `device` must be one of cpu:0", "Received: device='gpu:3'", "Leave it out")
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_a_keras_file_that_is_none(cli, tmp_path, command):
+    (tmp_path / "model.keras").write_text("no model")
+    more = ["image.png"] if command == "predict" else ["--quantize", "float32"]
+    result = cli(command, "model.keras", *more)
+    assert_one_line(result, "'model.keras' is no .keras file", "Give a file that model.save('name.keras') wrote")
+    assert_one_line(cli(command, "none.keras", *more), "'none.keras' is not there")
+
+
+def test_other_files_that_are_not_what_they_should_be(cli, tmp_path, model_file):
+    (tmp_path / "model.tflite").write_text("no model")
+    (tmp_path / "image.png").write_text("no image")
+    assert_one_line(cli("bench", "model.tflite"), "model.tflite")
+    assert_one_line(cli("bench", "none.tflite"), "there is no file none.tflite")
+    assert_one_line(cli("predict", "model.tflite", "image.png"), "model.tflite")
+    assert_one_line(cli("predict", model_file, "image.png"), "Image 'image.png' cannot be read", "Give a JPEG")
+    result = cli("export", model_file, "--out", "a.tflite", "--representative", "none")
+    assert_one_line(result, "Representative data 'none' does not exist.", "Give a folder of images")
+    result = cli("export", model_file, "--out", "none/a.tflite", "--quantize", "float32")
+    assert_one_line(result, "Make none first")
+
+
+def test_debug_shows_where_an_error_comes_from(cli):
+    result = cli("train", "none", "--debug", *SMALL)
+    assert result.status == 1
+    assert "Traceback" in result.err
+    assert result.err.splitlines()[-1].startswith("keras-opt: Image folder 'none' does not exist.")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("odd\nmore"), "keras-opt: RuntimeError: odd. Add --debug to see where it comes from."),
+        (MemoryError(), "keras-opt: MemoryError: no reason given. Add --debug to see where it comes from."),
+        (ImportError("Run: pip install x"), "keras-opt: Run: pip install x"),
+    ],
+)
+def test_an_unforeseen_error_is_one_line_too(cli, monkeypatch, error, line):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("keras_opt.recipes.prediction.Predictor", fail)
+    result = cli("predict", "model.keras", "image.png")
+    assert (result.status, result.err) == (1, line + "\n")
+
+
+def test_an_interrupt_anywhere_is_one_line_and_130(cli, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt("Kept: all.")
+
+    monkeypatch.setattr("keras_opt.recipes.prediction.Predictor", interrupt)
+    result = cli("predict", "model.keras", "image.png")
+    assert result.status == 130
+    assert result.err.strip() == "Interrupted. Kept: all."

@@ -1,0 +1,133 @@
+"""The commands at work, and help that costs nothing."""
+
+import csv
+import io
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from image_folders import COLOURS, noisy
+
+import keras_opt
+from keras_opt.export import LiteRTModel
+from keras_opt.recipes import Recipe
+
+COMMANDS = ("demo", "train", "predict", "export", "bench")
+
+
+def test_version(cli):
+    assert cli("--version").out == f"keras-opt, version {keras_opt.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(cli, command):
+    result = cli(command, "--help")
+    assert result.status == 0
+    assert f"Example: keras-opt {command}" in result.out
+    assert command in cli("--help").out
+
+
+def test_the_help_of_train_states_the_defaults_of_the_recipe(cli):
+    text = " ".join(cli("train", "--help").out.split())
+    recipe = Recipe()
+    for name in ("image_size", "color_mode", "validation_split", "test_split", "epochs", "batch_size", "quantize"):
+        assert f"[default: {getattr(recipe, name)}]" in text, name
+    for name in ("sparsity", "seed"):
+        assert f"[default: {getattr(recipe, name)}]" in text, name
+
+
+def test_help_and_mistakes_never_wait_for_tensorflow():
+    lines = [[command, "--help"] for command in COMMANDS]
+    lines += [["--version"], ["--help"], ["train", "photos", "--image-size", "0"], ["export", "a.keras"]]
+    code = f"""
+import sys
+from keras_opt.cli.main import main
+for line in {lines!r}:
+    sys.argv = ["keras-opt", *line]
+    try:
+        main()
+    except SystemExit:
+        heavy = {{"tensorflow", "keras", "matplotlib"}} & set(sys.modules)
+        if heavy:
+            raise RuntimeError(f"{{line}} imported {{heavy}}")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Example: keras-opt") == 6
+
+
+@pytest.fixture
+def images(tmp_path):
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        noisy(colour, seed=number).save(tmp_path / f"{name}.png")
+    return [f"{name}.png" for name in COLOURS]
+
+
+def test_predict_names_each_image(cli, model_file, images):
+    result = cli("predict", model_file, *images)
+    lines = result.out.splitlines()
+    assert [line.rsplit(" ", 1)[0] for line in lines] == ["blue.png: blue", "green.png: green", "red.png: red"]
+    assert all(line.endswith("%") for line in lines)
+
+
+def test_predict_csv_has_the_probability_of_every_class(cli, model_file, images):
+    rows = list(csv.DictReader(io.StringIO(cli("predict", "--csv", model_file, *images).out)))
+    assert [row["class"] for row in rows] == ["blue", "green", "red"]
+    for row in rows:
+        values = {name: float(row[name]) for name in ("blue", "green", "red")}
+        assert sum(values.values()) == pytest.approx(1, abs=1e-5)
+        assert float(row["probability"]) == max(values.values()) == values[row["class"]]
+
+
+@pytest.mark.filterwarnings("default")
+def test_export_bench_and_predict_with_a_folder(cli, model_file, photos, images):
+    result = cli("export", model_file, "--out", "colours.tflite", "--representative", photos)
+    assert result.err.splitlines()[-1].startswith("keras-opt: to_tflite: representative_data has 30 rows; under 100")
+    assert result.status == 0, result.err
+    for part in ("colours.tflite (int8)", "bytes", "1x16x16x3 int8", "blue, green, red", "of 30 representative inputs"):
+        assert part in result.out
+    assert "blue.png: blue" in cli("predict", "colours.tflite", *images).out
+    cli("export", model_file, "--out", "float.tflite", "--quantize", "float32")
+    result = cli("bench", "float.tflite", "colours.tflite", "--runs", "20")
+    assert result.status == 0, result.err
+    assert "float.tflite" in result.out
+    assert "colours.tflite" in result.out
+    assert "1.00" in result.out
+
+
+def test_export_reads_npz_and_writes_beside_the_model(cli, model_file, tmp_path):
+    (tmp_path / "colours.keras").write_bytes(model_file.read_bytes())
+    x = np.random.default_rng(0).integers(0, 256, (150, 16, 16, 3)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    result = cli("export", "colours.keras", "--representative", "x.npz")
+    assert result.status == 0, result.err
+    file = LiteRTModel(tmp_path / "colours.tflite")
+    assert file.class_names == ("blue", "green", "red")
+    expected = keras.models.load_model(model_file).predict(x, verbose=0)
+    assert np.abs(file.predict(x) - expected).max() < 0.1
+
+
+def test_train_with_a_recipe_and_options_that_go_before(cli, photos, tmp_path):
+    settings = Recipe(data="photos", image_size=16, epochs=5, batch_size=8, sparsity=0.0, baseline=False, augment=False)
+    settings.save(tmp_path / "mine.yaml")
+    result = cli("train", "--recipe", "mine.yaml", "--epochs", 1, "--quantize", "float16", "--out", "run")
+    assert result.status == 0, result.err
+    done = Recipe.load("run/recipe.yaml")
+    assert (done.epochs, done.batch_size, done.quantize, done.image_size) == (1, 8, "float16", 16)
+    assert "run: what was gained" in result.out
+    assert "open run/report.html first" in result.out
+    assert "keras-opt train --recipe mine.yaml --epochs 1" in (tmp_path / "run/model_card.md").read_text()
+    assert "with keras_opt: 1/1 in" in result.err  # plain lines, as there is no terminal
+    assert "\x1b[" not in result.err
+    assert "\r" not in result.err
+
+
+def test_demo_passes_its_options_on(cli, monkeypatch):
+    shown = []
+    monkeypatch.setattr("keras_opt.cli.showing.show_result", shown.append)
+    monkeypatch.setattr(sys.modules["keras_opt.recipes.run"], "run", lambda recipe, command: (recipe, command))
+    assert cli("demo", "--seed", 3, "--out", "here", "--overwrite").status == 0
+    recipe = Recipe.demo(seed=3, out="here", overwrite=True)
+    assert shown == [(recipe, "keras-opt demo --seed 3 --out here --overwrite")]

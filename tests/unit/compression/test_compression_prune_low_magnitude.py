@@ -1,0 +1,219 @@
+"""Pruning inside stock `fit`: exact sparsity, in every mode, and nothing left in the file."""
+
+import itertools
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_opt.compression import ConstantSparsity, PolynomialSparsity, PruneLowMagnitude, sparsity
+from keras_opt.compression.prune_low_magnitude import keep_largest
+from keras_opt.core.errors import NoEffectWarning
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(44, 7)).astype("float32")
+Y = RNG.normal(size=(44, 3)).astype("float32")
+
+
+def dense_model(constraint=None, dtype=None):
+    return keras.Sequential(
+        [
+            keras.Input((7,)),
+            layers.Dense(11, activation="tanh", kernel_constraint=constraint, dtype=dtype, name="body"),
+            layers.Dense(3, dtype=dtype, name="head"),
+        ]
+    )
+
+
+def fit(model, *callbacks, epochs=2, x=X, **settings):
+    """Eleven updates an epoch."""
+    model.compile(keras.optimizers.Adam(0.01), "mse", **settings)
+    return model.fit(x, Y, batch_size=4, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
+
+
+def zeros(model):
+    """Zeros and size of each kernel."""
+    kernels = [w for w in model.trainable_variables if "kernel" in w.name]
+    return [(int(np.sum(kernel.numpy() == 0)), kernel.numpy().size) for kernel in kernels]
+
+
+def assert_exact(model, share):
+    assert zeros(model) == [(round(share * size), size) for _, size in zeros(model)]
+
+
+MODES = [{}, {"steps_per_execution": 8}, {"jit_compile": True}, {"run_eagerly": True}]
+
+
+@pytest.mark.parametrize("settings", MODES, ids=str)
+@pytest.mark.parametrize("share", [0.0, 0.37, 0.9])
+def test_the_asked_sparsity_is_met_to_the_weight(settings, share):
+    model = dense_model()
+    fit(model, PruneLowMagnitude(ConstantSparsity(share)), epochs=1, **settings)
+    assert_exact(model, share)
+
+
+@pytest.mark.parametrize("settings", [{}, {"steps_per_execution": 8}], ids=str)
+@pytest.mark.parametrize("end_step", [5, 13, 22])
+def test_the_final_sparsity_is_met_when_its_step_is_no_multiple_of_every(settings, end_step):
+    model = dense_model()
+    fit(model, PruneLowMagnitude(PolynomialSparsity(0.0, 0.7, 0, end_step), every=10), **settings)
+    assert_exact(model, 0.7)
+
+
+def test_half_precision():
+    model = dense_model(dtype="mixed_float16")
+    fit(model, PruneLowMagnitude(ConstantSparsity(0.5), every=3))
+    assert_exact(model, 0.5)
+
+
+def test_the_smallest_weights_go_and_the_others_are_trained():
+    model = dense_model()
+    before = model.layers[0].kernel.numpy()
+    fit(model, PruneLowMagnitude(ConstantSparsity(0.5)), epochs=1)
+    after = model.layers[0].kernel.numpy()
+    smallest = np.argsort(np.abs(before), axis=None)[: round(0.5 * before.size)]
+    assert set(np.flatnonzero(after == 0)) == set(smallest)
+    assert np.mean(after[after != 0] != before[after != 0]) > 0.5  # a unit whose way out is pruned does not learn
+
+
+def test_what_was_pruned_stays_pruned_while_the_sparsity_rises():
+    seen = []
+
+    def look(batch, logs):
+        seen.append(model.layers[0].kernel.numpy() == 0)
+
+    model = dense_model()
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+    fit(model, PruneLowMagnitude(PolynomialSparsity(0.1, 0.8, 0, 20), every=1), watch)
+    assert all(np.all(later[earlier]) for earlier, later in itertools.pairwise(seen))
+    assert seen[0].sum() < seen[-1].sum()
+
+
+def test_validation_sees_the_sparsity_of_its_step():
+    shares = []
+
+    class Look(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            shares.append(sparsity(self.model)["total"])
+
+    model = dense_model()
+    schedule = PolynomialSparsity(0.0, 0.8, 0, 20)
+    model.compile("sgd", "mse")
+    callbacks = [PruneLowMagnitude(schedule, every=1000), Look()]
+    model.fit(X, Y, batch_size=4, epochs=2, validation_data=(X, Y), verbose=0, callbacks=callbacks)
+    np.testing.assert_allclose(shares, [schedule(11), schedule(22)], atol=0.01)
+
+
+def test_a_constraint_that_was_there_stays_in_force():
+    model = dense_model(constraint="non_neg")
+    fit(model, PruneLowMagnitude(ConstantSparsity(0.5), every=4))
+    kernel = model.layers[0].kernel.numpy()
+    assert kernel.min() >= 0
+    assert kernel.max() > 0
+    assert np.sum(kernel == 0) >= round(0.5 * kernel.size)
+
+
+def test_a_second_fit_without_the_callback_stays_sparse():
+    model = dense_model()
+    fit(model, PruneLowMagnitude(ConstantSparsity(0.6)), epochs=1)
+    before = model.layers[0].kernel.numpy()
+    fit(model, epochs=1)
+    after = model.layers[0].kernel.numpy()
+    np.testing.assert_array_equal(before == 0, after == 0)
+    assert np.mean(before[before != 0] != after[before != 0]) > 0.5
+
+
+def test_a_second_fit_with_a_lower_schedule_gives_nothing_back():
+    model = dense_model()
+    prune = PruneLowMagnitude(PolynomialSparsity(0.0, 0.6, 0, 11), every=2)
+    fit(model, prune, epochs=1)
+    gone = model.layers[0].kernel.numpy() == 0
+    fit(model, prune, epochs=1)
+    np.testing.assert_array_equal(model.layers[0].kernel.numpy() == 0, gone)
+
+
+def test_the_file_is_a_plain_model_and_its_zeros_are_the_first_mask_of_the_next_pruning(tmp_path):
+    model = dense_model()
+    path = tmp_path / "model.keras"
+    fit(model, PruneLowMagnitude(ConstantSparsity(0.6)), keras.callbacks.ModelCheckpoint(path), epochs=1)
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+    assert "keras_opt" not in config
+    assert json.loads(config)["config"]["layers"][1]["config"]["kernel_constraint"] is None
+    again = keras.models.load_model(path)
+    assert_exact(again, 0.6)
+    fit(again, PruneLowMagnitude(PolynomialSparsity(0.0, 0.6, 0, 100)), epochs=1)
+    assert_exact(again, 0.6)
+
+
+def test_a_kernel_that_starts_as_zeros_can_still_learn():
+    model = keras.Sequential([keras.Input((7,)), layers.Dense(3, kernel_initializer="zeros")])
+    fit(model, PruneLowMagnitude(PolynomialSparsity(0.0, 0.5, 0, 10), every=5))
+    assert_exact(model, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "pruned"),
+    [
+        ({"include": ["body"]}, [True, False]),
+        ({"include": ["*"], "exclude": ["he*"]}, [True, False]),
+        ({"exclude": ["*/body", "body"]}, [False, True]),
+    ],
+)
+@pytest.mark.parametrize("built_by_fit", [False, True], ids=["built before", "built by fit"])
+def test_layers_are_chosen_by_name_however_the_model_was_built(settings, pruned, built_by_fit):
+    model = dense_model()
+    if built_by_fit:  # its paths then begin with the model's name
+        model = keras.Sequential([layers.Dense(11, name="body"), layers.Dense(3, name="head")])
+        model.compile("sgd", "mse")
+        model.fit(X[:4], Y[:4], verbose=0)
+    fit(model, PruneLowMagnitude(ConstantSparsity(0.5), **settings), epochs=1)
+    assert [count > 0 for count, _ in zeros(model)] == pruned
+
+
+def test_every_kind_of_kernel():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(layers.SeparableConv2D(4, 3)(inputs))
+    x = layers.LSTM(3)(layers.Conv1D(4, 1)(layers.Reshape((16, 8))(layers.BatchNormalization()(x))))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    fit(model, PruneLowMagnitude(ConstantSparsity(0.5)), x=RNG.normal(size=(44, 6, 6, 2)), epochs=1)
+    assert len(zeros(model)) == 7  # depthwise twice, pointwise, convolution, two of the LSTM, dense
+    assert_exact(model, 0.5)
+
+
+def test_no_kernel_fits():
+    with pytest.warns(NoEffectWarning, match=r"no kernel fits include=\['conv\*'\].* are: .*body, .*head\."):
+        fit(dense_model(), PruneLowMagnitude(ConstantSparsity(0.5), include=["conv*"]), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PruneLowMagnitude(0.5), "`schedule` must be a function from step to sparsity"),
+        (lambda: PruneLowMagnitude(ConstantSparsity(0.5), every=0), "`every` must be an integer of at least 1"),
+        (lambda: PruneLowMagnitude(ConstantSparsity(0.5), include="conv*"), "`include` must be a sequence of patterns"),
+        (lambda: PruneLowMagnitude(ConstantSparsity(0.5), exclude="conv*"), "`exclude` must be a sequence of patterns"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=f"PruneLowMagnitude: argument {message}"):
+        make()
+
+
+def test_a_schedule_in_percent_is_refused_before_training():
+    model = dense_model()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"`schedule\(0\)` must be a fraction in \[0, 1\)"):
+        fit(model, PruneLowMagnitude(lambda step: 50))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_ties_go_by_position_and_what_was_dropped_goes_first():
+    weights, kept = np.array([1.0, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])
+    assert keep_largest(weights, kept, 0.5).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert keep_largest(weights, kept, 0.75).tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert keep_largest(weights, kept, 0.0).tolist() == kept.tolist()

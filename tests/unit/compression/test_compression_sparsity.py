@@ -1,0 +1,23 @@
+"""Sparsity by layer and in all."""
+
+import keras
+import numpy as np
+
+from keras_opt.compression import sparsity
+
+
+def test_shares_by_layer_and_over_all_kernels():
+    inputs = keras.Input((2, 2, 1))
+    x = keras.layers.Flatten()(keras.layers.SeparableConv2D(2, 1, name="sep")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1, name="head")(x))
+    depthwise, pointwise, bias, kernel, head_bias = model.get_weights()
+    pointwise[:] = [[[[0.0, 1.0]]]]
+    kernel[:] = np.arange(8).reshape(8, 1) % 4
+    depthwise[:] = 1.0
+    model.set_weights([depthwise, pointwise, bias, kernel, head_bias])
+    # sep: one zero of 1 + 2 weights; head: two of eight; biases do not count.
+    assert sparsity(model) == {"sep": 1 / 3, "head": 2 / 8, "total": 3 / 11}
+
+
+def test_a_model_without_kernels_has_no_zeros():
+    assert sparsity(keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization()])) == {"total": 0.0}

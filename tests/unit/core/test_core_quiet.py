@@ -1,0 +1,41 @@
+"""Nothing gets out, and everything is back as it was."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from keras_opt.core import quiet
+from keras_opt.core.quiet import captured_output
+
+SCRIPT = """
+import logging, os, runpy, sys, warnings
+captured_output = runpy.run_path(sys.argv[1])["captured_output"]
+print("before"); print("error before", file=sys.stderr)
+with captured_output() as log:
+    print("python"); print("python error", file=sys.stderr)
+    os.write(1, b"descriptor\\n"); os.write(2, b"descriptor error\\n"); os.system("echo child")
+    warnings.warn("a warning"); logging.getLogger("absl").warning("a record")
+    log.seek(0); caught = log.read()
+print("after"); print("error after", file=sys.stderr)
+assert {"python", "python error", "descriptor", "descriptor error", "child"} == set(caught.split("\\n")) - {""}, caught
+"""
+
+
+def test_python_and_descriptors_are_silent():
+    done = subprocess.run([sys.executable, "-c", SCRIPT, quiet.__file__], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("before\nafter\n", "error before\nerror after\n")
+
+
+def test_all_is_back_after_an_error(capfd):
+    with pytest.raises(KeyError), captured_output():
+        raise KeyError
+    os.write(1, b"out")
+    print("err", file=sys.stderr)
+    assert capfd.readouterr() == ("out", "err\n")
+    assert logging.root.manager.disable == logging.NOTSET
+    with pytest.warns(UserWarning, match="heard again"):
+        warnings.warn("heard again", stacklevel=1)

@@ -1,0 +1,84 @@
+"""Multiply-accumulates against counts by hand."""
+
+import keras
+import pytest
+from keras import layers
+
+from keras_opt.models import convnet, macs
+
+
+def model_of(shape, *stack):
+    return keras.Sequential([keras.Input(shape), *stack])
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "count"),
+    [
+        ((5,), layers.Dense(3), 5 * 3),
+        ((7, 5), layers.Dense(3), 7 * 5 * 3),
+        ((8, 8, 3), layers.Conv2D(4, 3), 6 * 6 * 4 * 3 * 3 * 3),
+        ((8, 8, 3), layers.Conv2D(4, 3, padding="same", strides=2), 4 * 4 * 4 * 3 * 3 * 3),
+        ((8, 8, 4), layers.Conv2D(6, 3, groups=2), 6 * 6 * 6 * 3 * 3 * 2),
+        ((8, 8, 4), layers.DepthwiseConv2D(3, depth_multiplier=2), 6 * 6 * 3 * 3 * 4 * 2),
+        ((8, 8, 4), layers.SeparableConv2D(5, 3), 6 * 6 * (3 * 3 * 4 + 4 * 5)),
+        ((4, 4, 3), layers.Conv2DTranspose(2, 3, strides=2), 4 * 4 * 3 * 3 * 2 * 3),
+        ((10, 3), layers.Conv1D(4, 3, strides=2), 4 * 4 * 3 * 3),
+        ((10, 3), layers.DepthwiseConv1D(3), 8 * 3 * 3),
+        ((4, 4, 4, 2), layers.Conv3D(3, 2), 3**3 * 3 * 2 * 2**3),
+        ((5,), layers.Embedding(9, 4), 0),
+        ((8, 8, 3), layers.BatchNormalization(), 0),
+        ((8, 8, 3), layers.MaxPooling2D(), 0),
+    ],
+    ids=lambda value: value.name if isinstance(value, layers.Layer) else None,
+)
+def test_layers_by_hand(shape, layer, count):
+    assert macs(model_of(shape, layer)) == count
+
+
+def test_a_frozen_layer_costs_what_it_costs():
+    model = model_of((5,), layers.Dense(3))
+    model.trainable = False
+    assert macs(model) == 15
+
+
+def test_nested_models_are_followed():
+    inner = model_of((4,), layers.Dense(3))
+    assert macs(model_of((5,), layers.Dense(4), inner, layers.Dense(2))) == 5 * 4 + 4 * 3 + 3 * 2
+    inputs = keras.Input((5,))
+    assert macs(keras.Model(inputs, inner(layers.Dense(4)(inputs)))) == 5 * 4 + 4 * 3
+
+
+def test_the_reference_network():
+    # Keras's MNIST example: 26x26x(3x3x1x32), 11x11x(3x3x32x64), 1600x10.
+    assert macs(convnet((32, 64), (28, 28, 1), 10)) == 26 * 26 * 288 + 11 * 11 * 18432 + 16000
+
+
+def shared_model():
+    dense, inputs = layers.Dense(5, name="twin"), keras.Input((5,))
+    return keras.Model(inputs, dense(dense(inputs)))
+
+
+def frozen_recurrent_model():
+    model = model_of((6, 3), layers.LSTM(4, name="memory"))
+    model.trainable = False
+    return model
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="free")
+        self.dense = layers.Dense(1)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (shared_model, "layer `twin` is called 2 times"),
+        (frozen_recurrent_model, r"layer `memory` \(LSTM\) has weights"),
+        (lambda: model_of((None, None, 3), layers.Conv2D(2, 3, name="conv")), "layer `conv` has an output of no fixed"),
+        (Subclassed, r"model `free` \(Subclassed\) has no graph of layers"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused_by_name(build, message):
+    with pytest.raises(ValueError, match=f"macs: {message}"):
+        macs(build())

@@ -1,0 +1,146 @@
+"""The output folder: where runs go, what an interruption leaves, and that nothing of the user's is ever replaced."""
+
+import errno
+import json
+
+import pytest
+
+from keras_opt.recipes.recipe import Recipe
+from keras_opt.recipes.run_folder import RunFolder
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def finish(recipe):
+    """A whole run that leaves one figure."""
+    with RunFolder(recipe) as folder:
+        folder.stage("plain", lambda stages: {"epochs": recipe.epochs})
+        (folder.path / "result.json").write_text(json.dumps(recipe.epochs))
+        return folder.finish()
+
+
+def interrupt(recipe, finished=("plain",), error=KeyboardInterrupt):
+    def work():
+        with RunFolder(recipe) as folder:
+            for name in finished:
+                folder.stage(name, lambda stages: {})
+            raise error
+
+    with pytest.raises(error) as caught:
+        work()
+    return str(caught.value)
+
+
+def test_runs_without_a_name_are_numbered(out):
+    assert [str(finish(Recipe.demo())) for _ in range(3)] == ["runs/demo", "runs/demo-2", "runs/demo-3"]
+    assert str(finish(Recipe(data="some/photos"))) == "runs/photos"
+
+
+def test_a_finished_run_is_refused_and_overwritten_only_when_the_new_one_is_whole(out):
+    finish(Recipe(out=str(out), epochs=1))
+    with pytest.raises(ValueError, match=r"run' holds a run already\. Give --overwrite .*--out"):
+        RunFolder(Recipe(out=str(out)))
+    message = interrupt(Recipe(out=str(out), overwrite=True, epochs=2))
+    assert f"The older run in {out} is as it was" in message
+    assert json.loads((out / "result.json").read_text()) == 1
+    finish(Recipe(out=str(out), overwrite=True, epochs=3))
+    assert json.loads((out / "result.json").read_text()) == 3
+    assert not list(out.parent.glob("run.*"))
+
+
+def test_an_interrupted_run_is_refused_then_resumed_with_its_stages(out):
+    message = interrupt(Recipe(out=str(out)), finished=("plain", "optimised"))
+    assert f"Kept in {out}.partial (finished: plain, optimised)" in message
+    assert f"--out {out} --resume" in message
+    with pytest.raises(ValueError, match=r"holds an interrupted run. Give --resume to go on with it, --overwrite"):
+        RunFolder(Recipe(out=str(out)))
+    with RunFolder(Recipe(out=str(out), resume=True)) as folder:
+        assert folder.stage("plain", lambda stages: pytest.fail("computed again")) == {}
+        folder.finish()
+
+
+def test_a_changed_setting_is_refused_by_name_when_resuming(out):
+    interrupt(Recipe(out=str(out)))
+    with pytest.raises(ValueError, match=r"has batch_size=32, this one batch_size=16"):
+        RunFolder(Recipe(out=str(out), batch_size=16, resume=True))
+
+
+def test_resume_without_an_interrupted_run_says_so(out):
+    with pytest.raises(ValueError, match=r"no interrupted run of .*run' to resume. Leave out --resume"):
+        RunFolder(Recipe(out=str(out), resume=True))
+
+
+def test_resume_without_a_name_finds_the_interrupted_run(out):
+    interrupt(Recipe.demo())
+    with RunFolder(Recipe.demo(resume=True)) as folder:
+        assert str(folder.finish()) == "runs/demo"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_nothing_is_left_of_a_run_that_did_nothing(out, error):
+    message = interrupt(Recipe(out=str(out)), finished=(), error=error)
+    assert not list(out.parent.iterdir())
+    if error is KeyboardInterrupt:
+        assert "Nothing of this run is kept" in message
+
+
+@pytest.mark.parametrize("choice", [{}, {"overwrite": True}])
+def test_a_folder_of_other_files_is_never_replaced(out, choice):
+    out.mkdir()
+    (out / "photo.png").write_bytes(b"dear")
+    with pytest.raises(ValueError, match=r"holds files that are no run. Give another with --out"):
+        RunFolder(Recipe(out=str(out), **choice))
+    assert (out / "photo.png").read_bytes() == b"dear"
+
+
+def test_a_file_in_the_place_is_refused(out):
+    out.write_text("dear")
+    with pytest.raises(ValueError, match="is a file"):
+        RunFolder(Recipe(out=str(out), overwrite=True))
+
+
+def test_an_empty_folder_is_a_fine_place(out):
+    out.mkdir()
+    assert finish(Recipe(out=str(out))) == out
+
+
+@pytest.mark.parametrize("place", [".", "/", ".."])
+def test_a_place_without_a_name_is_refused(out, place):
+    with pytest.raises(ValueError, match="has no name of its own"):
+        RunFolder(Recipe(out=place))
+
+
+def test_a_place_that_cannot_be_written_is_named(out):
+    out.write_text("a file, not a folder")
+    with pytest.raises(ValueError, match=r"run/below' cannot be written \(Not a directory\)\. Give another with --out"):
+        RunFolder(Recipe(out=str(out / "below")))
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(out, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("keras_opt.recipes.recipe.write_atomic", full)
+    with pytest.raises(ValueError, match=r"cannot be written \(No space left on device\)"):
+        RunFolder(Recipe(out=str(out)))
+    assert not list(out.parent.iterdir())
+
+
+def test_what_a_killed_overwrite_left_does_not_stop_the_next(out):
+    finish(Recipe(out=str(out)))
+    (out.parent / "run.old").mkdir()
+    (out.parent / "run.old" / "model.keras").write_bytes(b"old")
+    finish(Recipe(out=str(out), overwrite=True))
+    assert [path.name for path in out.parent.iterdir()] == ["run"]
+
+
+def test_a_stage_whose_work_failed_is_computed_again(out):
+    with RunFolder(Recipe(out=str(out))) as folder:
+        with pytest.raises(OSError, match="broken"):
+            folder.stage("plain", lambda stages: (_ for _ in ()).throw(OSError("broken")))
+        assert folder.stage("plain", lambda stages: {"a": 1}) == {"a": 1}
+        folder.finish()
