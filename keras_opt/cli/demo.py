@@ -9,11 +9,11 @@ from keras_opt.core.quiet import captured_output
 
 
 @click.command()
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the run.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.  [default: 4]")
 @click.option("--out", help="Output folder.  [default: runs/demo, runs/demo-2, ...]")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder, once the new one is whole.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
-def command(seed: int, out: str | None, overwrite: bool, resume: bool) -> None:
+def command(seed: int | None, out: str | None, overwrite: bool, resume: bool) -> None:
     """Train, prune, quantize and export on an embedded slice of the real Fashion-MNIST.
 
     One network is trained twice on the same batches, plain and with keras_opt; the optimised one is then pruned, made
@@ -26,5 +26,6 @@ def command(seed: int, out: str | None, overwrite: bool, resume: bool) -> None:
         from keras_opt.recipes.main_job import run
         from keras_opt.recipes.recipe import Recipe
 
-    recipe = Recipe.demo(seed=seed, out=out, overwrite=overwrite, resume=resume)
+    changes = {} if seed is None else {"seed": seed}
+    recipe = Recipe.demo(out=out, overwrite=overwrite, resume=resume, **changes)
     show_result(run(recipe, command=shlex.join(["keras-opt", *sys.argv[1:]])))

@@ -39,3 +39,10 @@ def test_all_is_back_after_an_error(capfd):
     assert logging.root.manager.disable == logging.NOTSET
     with pytest.warns(UserWarning, match="heard again"):
         warnings.warn("heard again", stacklevel=1)
+
+
+def test_no_handler_stays_bound_to_the_captured_streams():
+    before = logging.root.handlers[:]
+    with captured_output():
+        logging.root.addHandler(logging.StreamHandler(sys.stderr))
+    assert logging.root.handlers == before
