@@ -127,7 +127,7 @@ def _convert(model, shape, quantize, rows):
     tf.get_logger()  # binds its handler to the stderr of its first use, which must not be the captured one
     with captured_output() as log:
         try:
-            folded = fold_batch_norm(model, unproven="keep")
+            folded = _folded(model)
             with _float32_policy(folded):
                 return _converter(folded, shape, quantize, rows).convert()
         except Exception as error:  # the converter raises whatever it meets
@@ -137,6 +137,17 @@ def _convert(model, shape, quantize, rows):
                 f"to_tflite: model {model.name!r} cannot be written as {quantize}: {reason}. "
                 "Replace the layer that holds this operation by one that LiteRT has."
             ) from error
+
+
+def _folded(model):
+    """`model` with its norms folded, through max-pooling too; the converter sees only norms next to a convolution.
+
+    A model with a layer that cannot be made from its config stays as it is: right as well, with some operations more.
+    """
+    try:
+        return fold_batch_norm(model, unproven="keep")
+    except (TypeError, ValueError, NotImplementedError):
+        return model
 
 
 def _converter(model, shape, quantize, rows):

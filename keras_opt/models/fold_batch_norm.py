@@ -28,7 +28,7 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
         unproven: What to do about a norm that cannot be folded: `"raise"`, or `"keep"` it as it is.
 
     Returns:
-        A model with the same inputs and outputs, for inference: train the original.
+        A model with the same inputs and outputs for inference; `model` itself where nothing can be folded.
 
     Raises:
         ValueError: A norm cannot be folded, with the reason.
@@ -55,6 +55,8 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
                 f"fold_batch_norm: norm `{norm.name}` cannot be folded: {found}. Change the model, or give "
                 'unproven="keep".'
             )
+    if not folds:
+        return model
     targets = {fold.layer.name for fold in folds}
     removed = {fold.norm.name for fold in folds}
 

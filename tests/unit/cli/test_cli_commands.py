@@ -127,7 +127,7 @@ def test_train_with_a_recipe_and_options_that_go_before(cli, photos, tmp_path):
 def test_demo_passes_its_options_on(cli, monkeypatch):
     shown = []
     monkeypatch.setattr("keras_opt.cli.showing.show_result", shown.append)
-    monkeypatch.setattr(sys.modules["keras_opt.recipes.run"], "run", lambda recipe, command: (recipe, command))
+    monkeypatch.setattr(sys.modules["keras_opt.recipes.main_job"], "run", lambda recipe, command: (recipe, command))
     assert cli("demo", "--seed", 3, "--out", "here", "--overwrite").status == 0
     recipe = Recipe.demo(seed=3, out="here", overwrite=True)
     assert shown == [(recipe, "keras-opt demo --seed 3 --out here --overwrite")]

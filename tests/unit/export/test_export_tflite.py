@@ -10,7 +10,9 @@ import tensorflow as tf
 from export_models import CLASS_NAMES, small_model
 
 from keras_opt.core.errors import InputError
-from keras_opt.export import LiteRTModel, gzip_size, to_tflite
+from keras_opt.export import LiteRTModel, gzip_size, to_tflite, verify
+from keras_opt.export.model_file import names, schema, unpack
+from keras_opt.models import convnet
 
 
 def refusal(message):
@@ -103,8 +105,9 @@ def test_float_island_is_refused_by_name_and_nothing_is_left(images, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_variable_operations_are_refused(monkeypatch, model, tmp_path):
+def test_variable_operations_are_refused(monkeypatch, tmp_path):
     """Planted fault: the trackable argument, with which the converter writes a file that holds no weights."""
+    model = small_model(keras.layers.Activation("relu"))
     right_way = tf.lite.TFLiteConverter.from_concrete_functions
     monkeypatch.setattr(
         tf.lite.TFLiteConverter, "from_concrete_functions", lambda functions: right_way(functions, model)
@@ -234,3 +237,27 @@ def test_setting_that_does_not_fit(settings, message, model, tmp_path):
 def test_missing_folder(model, tmp_path):
     with refusal(f"`path` must be in an existing folder. Received: path='{tmp_path}/no/m.tflite'. Make {tmp_path}/no "):
         to_tflite(model, tmp_path / "no" / "m.tflite")
+
+
+def operators(path):
+    tree = unpack(path.read_bytes())
+    names_of = names(schema().BuiltinOperator)
+    return [names_of[tree.operatorCodes[one.opcodeIndex].builtinCode] for one in tree.subgraphs[0].operators]
+
+
+def test_a_norm_behind_a_max_pooling_costs_no_operation(tmp_path):
+    model = convnet((4, 6), (16, 16, 1), 3)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(np.linspace(-0.2, 0.2, layer.moving_mean.shape[0]))
+    export = to_tflite(model, tmp_path / "model.tflite")
+    expected = ["CONV_2D", "MAX_POOL_2D"] * 2 + ["RESHAPE", "FULLY_CONNECTED", "SOFTMAX"]
+    assert operators(export.path) == expected
+    images = np.random.default_rng(0).normal(size=(20, 16, 16, 1)).astype("float32")
+    assert verify(model, export.path, images).max_error < 1e-5
+
+
+def test_a_layer_that_has_no_config_does_not_stop_the_export(tmp_path):
+    model = small_model(keras.layers.BatchNormalization(), keras.layers.Activation(lambda x: 2 * x))
+    images = np.random.default_rng(0).integers(0, 256, (20, *model.input_shape[1:]))
+    assert verify(model, to_tflite(model, tmp_path / "model.tflite").path, images).max_error < 1e-5
