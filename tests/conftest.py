@@ -23,7 +23,7 @@ def _seed():
 
 
 def pytest_sessionfinish(session):
-    """In CI a test that is skipped for want of anything but a browser or a GPU is a failure: `[test]` holds the rest."""
+    """In CI a test skipped for want of anything but a browser or a GPU is a failure: `[test]` holds the rest."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not os.environ.get("CI"):
         return
