@@ -60,4 +60,4 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--write", action="store_true", help="run in full and write the .ipynb")
 work = write if parser.parse_args().write else check
 sources = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.py"))
-sys.exit("\n".join(filter(None, map(work, sources))))
+sys.exit("\n".join(filter(None, map(work, sources))) or 0)

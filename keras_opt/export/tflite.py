@@ -124,10 +124,10 @@ def to_tflite(
 
 def _convert(model, shape, quantize, rows):
     """The .tflite file as bytes; what the converter has to say reaches the user only as the reason of a failure."""
+    folded = _folded(model)
     tf.get_logger()  # binds its handler to the stderr of its first use, which must not be the captured one
     with captured_output() as log:
         try:
-            folded = _folded(model)
             with _float32_policy(folded):
                 return _converter(folded, shape, quantize, rows).convert()
         except Exception as error:  # the converter raises whatever it meets
@@ -140,13 +140,20 @@ def _convert(model, shape, quantize, rows):
 
 
 def _folded(model):
-    """`model` with its norms folded, through max-pooling too; the converter sees only norms next to a convolution.
+    """`model` with its norms folded, through max-pooling too, which the converter does not do.
 
-    A model with a layer that cannot be made from its config stays as it is: right as well, with some operations more.
+    A model that cannot be cloned (a Lambda layer, an unnamed function as activation) is converted as it is.
     """
     try:
-        return fold_batch_norm(model, unproven="keep")
-    except (TypeError, ValueError, NotImplementedError):
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # Keras 3.15 on NumPy 2.4
+            return fold_batch_norm(model, unproven="keep")
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(
+            f"to_tflite: model {model.name!r} cannot be cloned to fold its BatchNormalization ({reason}). The file is "
+            "right; a norm behind a max-pooling costs it two operations.",
+            stacklevel=4,
+        )
         return model
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_opt.core.errors import InputError, check_choice
+from keras_opt.core.errors import InputError, argument_error, check_choice
 from keras_opt.models.graph import calls, functional
 
 _FOLDABLE = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
@@ -41,6 +41,9 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
         >>> folded = keras_opt.models.fold_batch_norm(keras_opt.models.convnet((8, 16), (28, 28, 1), 10))
     """
     check_choice("fold_batch_norm", "unproven", unproven, ("raise", "keep"))
+    if not getattr(model, "inputs", None):
+        cure = "Give a functional or Sequential model that starts with keras.Input."
+        raise argument_error("fold_batch_norm", "model", model, "a built model with a graph of layers", cure)
     model = functional(model)
     graph = calls(model)
     folds = []
@@ -64,8 +67,9 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
         bias = {"use_bias": True} if layer.name in targets else {}
         return layer.__class__.from_config({**layer.get_config(), **bias})
 
-    def call(layer, inputs, **arguments):
-        return inputs if layer.name in removed else layer(inputs, **arguments)
+    def call(layer, *inputs, **arguments):
+        # Operations such as `x + y` are called here too.
+        return inputs[0] if getattr(layer, "name", None) in removed else layer(*inputs, **arguments)
 
     folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
@@ -106,16 +110,21 @@ def _find(model: keras.Model, norm: keras.layers.BatchNormalization, graph: dict
         layer = _only_producer(model, layer, graph)
     if layer is None:
         return "what feeds it also feeds another layer, is called twice, or is an output of the model"
-    if not isinstance(layer, _FOLDABLE):
+    if type(layer) not in _FOLDABLE:  # a subclass may do something else with its kernel
         return f"what feeds it is `{layer.name}` ({type(layer).__name__}), no convolution or dense layer"
     if layer.activation is not keras.activations.linear:
         return f"`{layer.name}` has an activation of its own"
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return f"`{layer.name}` has its channels first"
     return _Fold(norm, layer)
 
 
 def _only_producer(model: keras.Model, layer: keras.layers.Layer, graph: dict) -> keras.layers.Layer | None:
     """The layer that feeds `layer` and nothing else; `None` where that does not hold."""
-    (name,) = graph[layer.name][0]
+    sources = graph[layer.name][0]
+    if len(sources) != 1:
+        return None
+    name = sources[0]
     consumers = sum(sources.count(name) for nodes in graph.values() for sources in nodes)
     producer = model.get_layer(name)
     is_output = any(tensor is layer.input for tensor in model.outputs)

@@ -64,7 +64,7 @@ def test_the_outputs_stay_and_the_norms_go(model, shape):
         np.testing.assert_array_equal(kept, now)
 
 
-@pytest.mark.parametrize("family", [keras.applications.ResNet50, keras.applications.MobileNetV2])
+@pytest.mark.parametrize("family", [keras.applications.ResNet50, keras.applications.MobileNetV3Small])
 def test_large_graphs_keep_their_outputs(family):
     model = with_random_statistics(family(weights=None, input_shape=(32, 32, 3), include_top=False))
     folded = fold_batch_norm(model, unproven="keep")
@@ -104,6 +104,38 @@ def behind_a_depthwise_convolution():
     return keras.Model(inputs, keras.layers.BatchNormalization(name="norm1")(x))
 
 
+def with_operations_and_attention():
+    inputs = keras.Input((5, 8))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
+    return keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(x, x) * 2 + x)
+
+
+def test_operations_between_layers_are_followed():
+    model = with_random_statistics(with_operations_and_attention())
+    folded = fold_batch_norm(model)
+    assert not norms(folded)
+    assert largest_deviation(model, folded, (5, 8)) < 1e-5
+
+
+class Standardised(keras.layers.Conv2D):
+    """A subclass whose kernel is not what it multiplies with."""
+
+    def call(self, inputs):
+        return super().call(inputs) / keras.ops.std(self.kernel)
+
+
+def behind_a_subclass():
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(
+        inputs, keras.layers.BatchNormalization(name="norm1")(Standardised(4, 3, name="standardised")(inputs))
+    )
+
+
+def test_what_has_no_graph_is_refused():
+    with pytest.raises(InputError, match="argument `model` must be a built model with a graph of layers"):
+        fold_batch_norm(keras.Sequential([keras.layers.Dense(2)]))
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
@@ -111,6 +143,7 @@ def behind_a_depthwise_convolution():
         (with_two_consumers, "what feeds it also feeds another layer"),
         (with_activation, "`dense` has an activation of its own"),
         (called_twice, "it is called 2 times"),
+        (behind_a_subclass, "what feeds it is `standardised` (Standardised), no convolution or dense layer"),
         (behind_a_depthwise_convolution, "what feeds it is `depthwise` (DepthwiseConv2D)"),
     ],
 )
