@@ -12,17 +12,18 @@ from keras_opt.recipes.figures import versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def report(name: str, claim: str, metrics: dict[str, float], pairs: int, *, write: bool) -> None:
-    """Write `results/NAME.json` (unless this was a quick run) and print each metric as `name=value`."""
+def report(name: str, claim: str, metrics: dict[str, float], rows: list[dict], *, write: bool) -> None:
+    """Write `results/NAME.json` with a row a pair, unless this was a quick run; print each metric as `name=value`."""
     if write:
         result = {
             "claim": claim,
             "metrics": metrics,
-            "pairs": pairs,
+            "pairs": len(rows),
             "versions": versions(),
             "device": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "date": datetime.date.today().isoformat(),
+            "rows": rows,
         }
         RESULTS.mkdir(exist_ok=True)
         write_atomic(RESULTS / f"{name}.json", json.dumps(result, indent=2) + "\n")
