@@ -1,10 +1,11 @@
 """Criteria that say when training should stop, combined with `&` and `|`."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
-from keras_opt.callbacks.monitors import better, monitored_value, resolve_mode
+import keras
+
+from keras_opt.callbacks.monitors import better, check_mode_is_known, monitored_value, resolve_mode
 from keras_opt.core.errors import argument_error, check_at_least, check_choice, is_number
 
 
@@ -38,6 +39,7 @@ def combinable(cls: C) -> C:
     return cls
 
 
+@keras.saving.register_keras_serializable("keras_opt")
 @combinable
 class Plateau:
     """Holds while the monitored value has not improved for `patience` epochs.
@@ -50,12 +52,21 @@ class Plateau:
         patience: Int of at least 0, the epochs without improvement that are still endured.
         min_delta: Float of at least 0; a smaller change is no improvement. Default 0.
         relative: Whether `min_delta` is a fraction of the best value instead of an absolute difference.
-        mode: `"min"`, `"max"`, or `"auto"`, which knows losses, errors and the common scores by name.
+        mode: `"min"`, `"max"`, or `"auto"`, which knows losses, errors and the common scores by name, and inside
+            `EarlyStopping` also the compiled metric of that name.
         baseline: A value that must be beaten for patience to start anew, as in Keras's EarlyStopping.
         start_from_epoch: Int of at least 0; earlier epochs are not looked at.
 
     Raises:
-        ValueError: An argument is out of its range, or the direction of `monitor` is not known.
+        ValueError: An argument is out of its range; at the first epoch, the direction of `monitor` is not known.
+
+    Example:
+        >>> import keras_opt
+        >>> plateau = keras_opt.callbacks.Plateau("val_loss", patience=2)
+        >>> [plateau.update(epoch, {"val_loss": loss}) for epoch, loss in enumerate([0.9, 0.5, 0.6, 0.7])]
+        [False, False, False, True]
+        >>> plateau.reason
+        'val_loss has not improved for 2 epochs; best 0.5 at epoch 2'
     """
 
     def __init__(
@@ -90,6 +101,7 @@ class Plateau:
 
     def update(self, epoch: int, logs: dict[str, Any]) -> bool:
         value = monitored_value(self.monitor, logs, "Plateau")
+        check_mode_is_known("Plateau", self.monitor, self.mode)
         if value is None or epoch < self.start_from_epoch:
             return False
         self.wait += 1
@@ -102,6 +114,21 @@ class Plateau:
         holds = not improves and self.wait >= self.patience and epoch > 0
         self.reason = self._sentence() if holds else ""
         return holds
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "monitor": self.monitor,
+            "patience": self.patience,
+            "min_delta": self.min_delta,
+            "relative": self.relative,
+            "mode": self.mode,
+            "baseline": self.baseline,
+            "start_from_epoch": self.start_from_epoch,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Plateau":
+        return cls(**config)
 
     def _improves(self, value: float, reference: float | None) -> bool:
         if not math.isfinite(value):
@@ -120,6 +147,7 @@ class Plateau:
         return f"{self.monitor} has not improved{by} for {epochs}; {best}"
 
 
+@keras.saving.register_keras_serializable("keras_opt")
 @combinable
 class Target:
     """Holds from the epoch on in which the monitored value reaches `value`.
@@ -127,10 +155,19 @@ class Target:
     Args:
         monitor: A name in the logs, for example `"val_accuracy"`.
         value: The finite number to reach.
-        mode: `"min"`, `"max"`, or `"auto"`, which knows losses, errors and the common scores by name.
+        mode: `"min"`, `"max"`, or `"auto"`, which knows losses, errors and the common scores by name, and inside
+            `EarlyStopping` also the compiled metric of that name.
 
     Raises:
-        ValueError: `value` is not finite, or the direction of `monitor` is not known.
+        ValueError: `value` is not finite; at the first epoch, the direction of `monitor` is not known.
+
+    Example:
+        >>> import keras_opt
+        >>> target = keras_opt.callbacks.Target("val_accuracy", 0.9)
+        >>> [target.update(epoch, {"val_accuracy": accuracy}) for epoch, accuracy in enumerate([0.5, 0.92])]
+        [False, True]
+        >>> target.reason
+        'val_accuracy reached 0.9 with 0.92 at epoch 2'
     """
 
     def __init__(self, monitor: str, value: float, mode: str = "auto"):
@@ -147,9 +184,17 @@ class Target:
 
     def update(self, epoch: int, logs: dict[str, Any]) -> bool:
         value = monitored_value(self.monitor, logs, "Target")
+        check_mode_is_known("Target", self.monitor, self.mode)
         if not self.reason and value is not None and (value == self.value or better(value, self.value, self.mode)):
             self.reason = f"{self.monitor} reached {self.value:g} with {value:.4g} at epoch {epoch + 1}"
         return bool(self.reason)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "value": self.value, "mode": self.mode}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Target":
+        return cls(**config)
 
 
 class _Pair:
@@ -170,8 +215,13 @@ class _Pair:
         self.reason = ""
 
     def update(self, epoch: int, logs: dict[str, Any]) -> bool:
-        # Both are asked each time: each keeps its own count.
-        holding = [part for part in (self.first, self.second) if part.update(epoch, logs)]
+        # Every single criterion is asked each time, for each keeps its own count; and once, however often it is used.
+        return self._combine({id(leaf): leaf.update(epoch, logs) for leaf in leaves(self)})
+
+    def _combine(self, held: dict[int, bool]) -> bool:
+        """What the pair says, given what each single criterion said."""
+        parts = (self.first, self.second)
+        holding = [part for part in parts if (part._combine(held) if isinstance(part, _Pair) else held[id(part)])]
         holds = len(holding) >= self.needed
         self.reason = " and ".join(part.reason for part in holding) if holds else ""
         return holds
@@ -196,10 +246,9 @@ def is_criterion(value: object) -> bool:
     return all(hasattr(value, name) for name in ("reason", "reset", "update"))
 
 
-def leaves(criterion: Criterion) -> Iterator[Criterion]:
-    """The single criteria of a combination, in reading order."""
-    if isinstance(criterion, _Pair):
-        yield from leaves(criterion.first)
-        yield from leaves(criterion.second)
-    else:
-        yield criterion
+def leaves(criterion: Criterion) -> list[Criterion]:
+    """The single criteria of a combination in reading order, each once."""
+    if not isinstance(criterion, _Pair):
+        return [criterion]
+    used = leaves(criterion.first) + leaves(criterion.second)
+    return list({id(leaf): leaf for leaf in used}.values())

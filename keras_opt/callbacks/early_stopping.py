@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_opt.callbacks.criteria import Criterion, Plateau, is_criterion, leaves
+from keras_opt.callbacks.monitors import check_mode_is_known, mode_in_model
 from keras_opt.core.errors import NoEffectWarning, argument_error
 
 _CLASSIC_DEFAULTS = {"min_delta": 0, "patience": 0, "mode": "auto", "baseline": None, "start_from_epoch": 0}
@@ -23,10 +24,11 @@ class EarlyStopping(keras.callbacks.Callback):
         min_delta: * Float; a smaller change is no improvement. Default 0.
         patience: * Int of at least 0, epochs without improvement that are endured. Default 0.
         verbose: 1 prints why training stopped.
-        mode: * `"auto"`, `"min"` or `"max"`.
+        mode: * `"auto"`, `"min"` or `"max"`; `"auto"` asks the name, then the compiled metric of that name.
         baseline: * A value that must be beaten for patience to start anew.
         restore_best_weights: Whether the model ends with the weights of the best epoch. The best epoch is that of the
-            first `Plateau` in reading order.
+            first `Plateau` in reading order. They are cut to the constraints of the model as they are now: beside
+            `PruneLowMagnitude`, let `start_from_epoch` be the epoch (from 0) in which the final sparsity is reached.
         start_from_epoch: * Int of at least 0; earlier epochs are not looked at.
 
     Attributes:
@@ -36,10 +38,11 @@ class EarlyStopping(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is out of its range, or a criterion came with one of the arguments marked *; while
-            training, a monitored name is not in the logs.
+            training, a monitored name is not in the logs, or its direction is not known.
 
     Warns:
         NoEffectWarning: An epoch ended without the validation that a criterion looks at; such epochs are not counted.
+        UserWarning: The best weights are from before a pruning, and were cut to its mask without training after it.
 
     Cost: with `restore_best_weights` a copy of the weights in host memory at each improvement.
 
@@ -70,7 +73,8 @@ class EarlyStopping(keras.callbacks.Callback):
             "baseline": baseline,
             "start_from_epoch": start_from_epoch,
         }
-        self.criterion = Plateau(monitor, **classic) if isinstance(monitor, str) else _checked(monitor, classic)
+        self._is_classic = isinstance(monitor, str)
+        self.criterion = Plateau(monitor, **classic) if self._is_classic else _checked(monitor, classic)
         self.verbose = verbose
         self.restore_best_weights = restore_best_weights
         self._plateau = next((leaf for leaf in leaves(self.criterion) if isinstance(leaf, Plateau)), None)
@@ -104,6 +108,7 @@ class EarlyStopping(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         self._warn_without_validation(epoch, logs)
+        self._resolve_modes(logs)
         holds = self.criterion.update(epoch, logs)
         if self.restore_best_weights and self.best is not None and self.best_epoch == epoch:
             self.best_weights = self.model.get_weights()
@@ -115,10 +120,37 @@ class EarlyStopping(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.best_weights is not None:
             self.model.set_weights(self.best_weights)
+            self._keep_constraints()
         if getattr(self.model, "history", None) is not None:
             self.model.history.stop_reason = self.stopped_because
         if self.verbose and self.stopped_because:
             print(f"Stopped after epoch {self.stopped_epoch + 1}: {self.stopped_because}.")
+
+    def _resolve_modes(self, logs: dict[str, Any]) -> None:
+        for leaf in leaves(self.criterion):
+            if getattr(leaf, "mode", None) == "auto" and leaf.monitor in logs:
+                leaf.mode = mode_in_model(leaf.monitor, self.model)
+                owner = "EarlyStopping" if self._is_classic else type(leaf).__name__
+                check_mode_is_known(owner, leaf.monitor, leaf.mode)
+
+    def _keep_constraints(self) -> None:
+        """Apply the constraints, which act in the training step only, to the weights that were put back."""
+        cut = []
+        for variable in self.model.trainable_variables:
+            if variable.constraint is None:
+                continue
+            before = keras.ops.convert_to_numpy(variable)
+            variable.assign(variable.constraint(variable.value))
+            if ((before != 0) & (keras.ops.convert_to_numpy(variable) == 0)).any():
+                cut.append(variable.path)
+        if cut:
+            warnings.warn(
+                f"EarlyStopping: the best weights, of epoch {self.best_epoch + 1}, are denser than the model became "
+                f"later; {', '.join(cut)} were pruned again, with no training after it. Give EarlyStopping "
+                "start_from_epoch=, the epoch (from 0) in which the final sparsity is reached.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _warn_without_validation(self, epoch: int, logs: dict[str, Any]) -> None:
         monitors = [leaf.monitor for leaf in leaves(self.criterion) if hasattr(leaf, "monitor")]

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import keras
+
 from keras_opt.core.errors import InputError, argument_error, did_you_mean
 
 # Words of a metric's name. "io" is how Keras spells IoU in a default name: `mean_io_u`.
@@ -17,8 +19,7 @@ _HIGHER_IS_BETTER = re.compile(
 def resolve_mode(monitor: str, mode: str) -> str:
     """`"min"` or `"max"`; `"auto"` reads it off the name, whose last known word decides (`dice_loss` is a loss).
 
-    Raises:
-        ValueError: The name does not tell.
+    It stays `"auto"` where the name does not tell; then the model may, see `mode_in_model`.
     """
     if mode != "auto":
         return mode
@@ -27,8 +28,27 @@ def resolve_mode(monitor: str, mode: str) -> str:
             return "min"
         if _HIGHER_IS_BETTER.fullmatch(word):
             return "max"
-    cure = f'The name {monitor!r} does not tell whether lower is better: give mode="min" or mode="max".'
-    raise argument_error("monitor", "mode", mode, '"min" or "max" here', cure)
+    return "auto"
+
+
+def mode_in_model(monitor: str, model: keras.Model) -> str:
+    """The direction of the compiled metric of this name, as Keras finds it; `"auto"` if there is none or it has none.
+
+    Compiled metrics are there from the first batch on. Keras keeps their direction in `_direction`, for which it has no
+    public name; `tests/contract/test_keras_canary.py` fails, with the Keras version, when it moves.
+    """
+    for group in getattr(model, "metrics", ()):
+        for metric in getattr(group, "metrics", [group]):
+            if metric.name == monitor.removeprefix("val_"):
+                return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None), "auto")
+    return "auto"
+
+
+def check_mode_is_known(owner: str, monitor: str, mode: str) -> None:
+    """Raise if `mode` is still `"auto"`."""
+    if mode == "auto":
+        cure = f'Neither the name {monitor!r} nor a compiled metric tells which is better: give mode="min" or "max".'
+        raise argument_error(owner, "mode", mode, '"min" or "max" here', cure)
 
 
 def better(value: float, reference: float, mode: str) -> bool:

@@ -1,8 +1,5 @@
 """`keras-opt demo`."""
 
-import shlex
-import sys
-
 import click
 
 from keras_opt.core.quiet import captured_output
@@ -24,8 +21,10 @@ def command(seed: int | None, out: str | None, overwrite: bool, resume: bool) ->
     with captured_output():  # TensorFlow talks while it is imported
         from keras_opt.cli.showing import show_result
         from keras_opt.recipes.main_job import run
-        from keras_opt.recipes.recipe import Recipe
+        from keras_opt.recipes.recipe import SAMPLE, Recipe
+        from keras_opt.recipes.run_folder import resumed_recipe
 
-    changes = {} if seed is None else {"seed": seed}
-    recipe = Recipe.demo(out=out, overwrite=overwrite, resume=resume, **changes)
-    show_result(run(recipe, command=shlex.join(["keras-opt", *sys.argv[1:]])))
+    changes = {"out": out, "overwrite": overwrite, "resume": resume}
+    if seed is not None:
+        changes["seed"] = seed
+    show_result(run(resumed_recipe({"data": SAMPLE, **changes}) if resume else Recipe.demo(**changes)))

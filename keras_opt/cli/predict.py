@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from keras_opt.core.errors import InputError
 from keras_opt.core.quiet import captured_output
 
 
@@ -15,6 +16,8 @@ from keras_opt.core.quiet import captured_output
 def command(model: str, images: tuple[str, ...], as_csv: bool) -> None:
     """Name the class of image files with a .keras or .tflite model.
 
+    An image that cannot be read is named on standard error, the others are still answered, and the exit code is 1.
+
     Example: keras-opt predict runs/demo/model.tflite shoe.png
     """
     with captured_output():  # TensorFlow talks while it is imported
@@ -24,11 +27,19 @@ def command(model: str, images: tuple[str, ...], as_csv: bool) -> None:
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["image", "class", "probability", *predictor.class_names])
+    failed = False
     for image in images:
-        probabilities = predictor(image)
+        try:
+            probabilities = predictor(image)
+        except InputError as error:  # the other images are answered all the same
+            click.echo(f"keras-opt: {' '.join(str(error).splitlines())}", err=True)
+            failed = True
+            continue
         best = int(probabilities.argmax())
         name, probability = predictor.class_names[best], probabilities[best]
         if as_csv:
             writer.writerow([image, name, f"{probability:.6f}", *(f"{value:.6f}" for value in probabilities)])
         else:
             click.echo(f"{image}: {name} {probability:.1%}")
+    if failed:
+        sys.exit(1)

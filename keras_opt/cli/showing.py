@@ -4,6 +4,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from keras_opt.data.image_files import LISTED_FILES
 from keras_opt.recipes.documents import comparison
 from keras_opt.recipes.result import Result
 from keras_opt.report.inputs import Table as Cells
@@ -27,7 +28,9 @@ def show_result(result: Result) -> None:
     """Print what a run ends with: the table, the files left out, where everything lies."""
     show_table(comparison(result))
     if result.skipped:
-        print(f"\n{len(result.skipped)} files could not be read and were left out:")
-        for file in result.skipped:
+        print(f"\n{len(result.skipped)} files were left out:")
+        for file in result.skipped[:LISTED_FILES]:
             print(f"  {file}")
+        if len(result.skipped) > LISTED_FILES:
+            print("  and more; result.json and report.html name all")
     print(f"\nEverything is in {result.folder}; open {result.folder / 'report.html'} first.")

@@ -1,7 +1,5 @@
 """`keras-opt train`."""
 
-import shlex
-import sys
 from typing import Any
 
 import click
@@ -37,23 +35,24 @@ _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 def command(directory: str | None, recipe_file: str | None, **options: Any) -> None:
     """Train on a folder of images with one sub-folder a class, and make a device file.
 
-    JPEG, PNG, BMP and GIF files are read; damaged ones are left out and named. The recipe.yaml of a run makes the same
-    weights again. An interrupted run goes on with: keras-opt train --out FOLDER --resume
+    JPEG, PNG, BMP and GIF files are read; damaged and other files are left out and named. The recipe.yaml of a run
+    makes the same weights again. An interrupted run goes on with: keras-opt train --out FOLDER --resume
 
     Example: keras-opt train photos --image-size 96 --epochs 20
     """
+    if options["test"] and options["test_split"]:
+        raise click.UsageError("--test names the test images, --test-split draws them: give one of the two.")
+    if not (directory or recipe_file or (options["resume"] and options["out"])):
+        raise click.UsageError("Name the folder of images, for example: keras-opt train photos")
     with captured_output():  # TensorFlow talks while it is imported
         from keras_opt.cli.showing import show_result
         from keras_opt.recipes.main_job import run
-        from keras_opt.recipes.recipe import Recipe
-        from keras_opt.recipes.run_folder import partial_folder
+        from keras_opt.recipes.recipe import Recipe, read_settings
+        from keras_opt.recipes.run_folder import resumed_recipe
 
     changes = {name: value for name, value in options.items() if value is not None}
     if directory is not None:
         changes["data"] = directory
-    elif recipe_file is None and options["resume"] and options["out"]:
-        recipe_file = partial_folder(options["out"]) / "recipe.yaml"  # it knows all the rest
-    elif recipe_file is None:
-        raise click.UsageError("Name the folder of images, for example: keras-opt train photos")
-    recipe = Recipe.load(recipe_file, **changes) if recipe_file else Recipe(**changes)
-    show_result(run(recipe, command=shlex.join(["keras-opt", *sys.argv[1:]])))
+    if recipe_file:
+        changes = {**read_settings(recipe_file), **changes}
+    show_result(run(resumed_recipe(changes) if changes.get("resume") else Recipe(**changes)))

@@ -16,13 +16,21 @@ class PruneLowMagnitude(keras.callbacks.Callback):
     """Sets the smallest weights of each kernel to zero while training goes on, and keeps them there.
 
     Prune a trained model and train it a little further at a low rate: the weights that are left make up for those that
-    went. Zeros shorten the compressed file; they do not speed up the LiteRT interpreter. The mask stays after `fit`, so
-    a later `fit` keeps the zeros; a saved file is a plain model.
+    went. Zeros shorten the compressed file; they do not speed up the LiteRT interpreter.
+
+    The mask stays after `fit`, so a later `fit` keeps the zeros, also after `set_weights` with dense weights. It cannot
+    be taken off: to train densely again, build or load the model anew and set the weights there; a saved file is a
+    plain model.
 
     Each kernel's mask is a constraint, so it acts inside the compiled step. Masks are renewed from the magnitudes every
     `every` updates, before each validation and at the end, so the asked sparsity is met to the weight: of n weights
     round(sparsity * n) are pruned. A weight that was pruned stays pruned, and the zeros of a kernel that came in sparse
     count as pruned.
+
+    Best weights that are put back at the end of `fit` may be from a denser epoch; cut to the mask, they would be pruned
+    without training after it. So give `EarlyStopping(restore_best_weights=True)` the `start_from_epoch` (from 0) in
+    which the schedule reaches its final sparsity. Keras's own must also stand before this callback in the list: what it
+    puts back after this one stays as dense as it was, without a word. keras_opt's may stand before or after.
 
     Args:
         schedule: `ConstantSparsity`, `PolynomialSparsity`, or any function from the update's number to a fraction.
@@ -35,10 +43,11 @@ class PruneLowMagnitude(keras.callbacks.Callback):
             instead of a list; or `every` is below 1.
 
     Warns:
-        NoEffectWarning: No layer fits `include` and `exclude`.
+        NoEffectWarning: No layer fits `include` and `exclude`, or a pattern of them fits no layer.
+        UserWarning: The fit ended with weights from before a pruning; they were pruned again without training after it.
 
-    Cost: one non-trainable variable of the kernel's size for each kernel; a prototype measured 1.00-1.02 of the plain
-        step time.
+    Cost: one non-trainable variable of the kernel's size and one multiplication a step for each kernel; at each renewal
+        of the masks one sort of each kernel's magnitudes on the host.
 
     Source: M. Zhu and S. Gupta, 2017, "To prune, or not to prune".
 
@@ -71,20 +80,21 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._masks: list[_Mask] = []
         self._first_step = 0
         self._renewed_at = 0
+        self._target = 0.0
+        self._epoch = 0
+        self._last_rise = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._first_step = int(self.model.optimizer.iterations)
-        self._masks = [_Mask.on(kernel) for kernel in kernels(self.model) if self._wants(kernel)]
-        if not self._masks:
-            layers = ", ".join(sorted({_layer(kernel) for kernel in kernels(self.model)})) or "none"
-            warnings.warn(
-                f"PruneLowMagnitude: no kernel fits include={self.include} and exclude={self.exclude}; "
-                f"the layers with a kernel are: {layers}.",
-                NoEffectWarning,
-                stacklevel=2,
-            )
+        self._target, self._epoch, self._last_rise = 0.0, 0, 0
+        trainable = [kernel for kernel in kernels(self.model) if kernel.trainable]
+        self._masks = [_Mask.on(kernel) for kernel in trainable if self._wants(kernel)]
+        self._warn_without_effect(trainable)
         self._renew(0)
         self.model.make_train_function(force=True)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = int(self.model.optimizer.iterations) - self._first_step
@@ -96,6 +106,14 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._renew(int(self.model.optimizer.iterations) - self._first_step)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if any(mask.is_broken() for mask in self._masks):
+            warnings.warn(
+                "PruneLowMagnitude: the fit ended with weights from before a pruning (best weights that were put back, "
+                "or averages); they are pruned again, with no training after it. Give EarlyStopping "
+                f"start_from_epoch={self._last_rise}: in that epoch (from 0) the sparsity rose for the last time.",
+                UserWarning,
+                stacklevel=2,
+            )
         self._renew(int(self.model.optimizer.iterations) - self._first_step)
 
     def _wants(self, kernel: keras.Variable) -> bool:
@@ -105,8 +123,28 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._renewed_at = step
         target = float(self.schedule(step))
         check_fraction("PruneLowMagnitude", f"schedule({step})", target)
+        if target > self._target:
+            self._target, self._last_rise = target, self._epoch
         for mask in self._masks:
             mask.renew(target)
+
+    def _warn_without_effect(self, trainable: list[keras.Variable]) -> None:
+        layers = ", ".join(sorted({_layer(kernel) for kernel in trainable})) or "none"
+        if self._masks:
+            patterns = [("include", pattern) for pattern in self.include or ()]
+            patterns += [("exclude", pattern) for pattern in self.exclude]
+            idle = [pair for pair in patterns if not any(_fits(kernel, pair[1:]) for kernel in trainable)]
+            reasons = [
+                f"the pattern {pattern!r} of `{name}` fits no layer that can be pruned" for name, pattern in idle
+            ]
+        else:
+            reasons = [f"no kernel fits include={self.include} and exclude={self.exclude}"]
+        for reason in reasons:
+            warnings.warn(
+                f"PruneLowMagnitude: {reason}; the layers with a trainable kernel are: {layers}.",
+                NoEffectWarning,
+                stacklevel=3,
+            )
 
 
 class _Mask(keras.constraints.Constraint):
@@ -130,6 +168,11 @@ class _Mask(keras.constraints.Constraint):
     def __call__(self, weights: Any) -> Any:
         constrained = weights if self.before is None else self.before(weights)
         return constrained * self.keep
+
+    def is_broken(self) -> bool:
+        """Whether weights that were pruned have come back."""
+        weights, keep = keras.ops.convert_to_numpy(self.kernel), keras.ops.convert_to_numpy(self.keep)
+        return bool(np.any(weights[keep == 0]))
 
     def renew(self, target: float) -> None:
         """Prune the smallest weights until `target` of them are; those that were pruned stay so."""

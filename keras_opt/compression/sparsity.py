@@ -1,4 +1,4 @@
-"""Which weights can be pruned, and how many of them are zero."""
+"""Which weights are kernels, and how many of them are zero."""
 
 import keras
 import numpy as np
@@ -13,7 +13,8 @@ def sparsity(model: keras.Model) -> dict[str, float]:
         model: A built model.
 
     Returns:
-        Layer path to a fraction in [0, 1], for every layer with a kernel, and the entry `"total"` over all of them.
+        Layer path to a fraction in [0, 1], for every layer with a kernel, frozen ones too, and the entry `"total"` over
+        all of them.
 
     Example:
         >>> import keras, keras_opt
@@ -32,5 +33,5 @@ def sparsity(model: keras.Model) -> dict[str, float]:
 
 
 def kernels(model: keras.Model) -> list[keras.Variable]:
-    """The trainable kernels of a model: the weights that pruning acts on (not biases, norms, embeddings)."""
-    return [variable for variable in model.trainable_variables if variable.name in _KERNEL_NAMES]
+    """The kernels of a model, trainable or frozen (not biases, norms, embeddings)."""
+    return [variable for variable in model.weights if variable.name in _KERNEL_NAMES]

@@ -17,6 +17,12 @@ class ConstantSparsity:
 
     Raises:
         ValueError: An argument is out of its range.
+
+    Example:
+        >>> import keras_opt
+        >>> schedule = keras_opt.compression.ConstantSparsity(0.5, begin_step=100)
+        >>> [schedule(step) for step in (0, 100, 1000)]
+        [0.0, 0.5, 0.5]
     """
 
     def __init__(self, target_sparsity: float, begin_step: int = 0):
@@ -56,6 +62,12 @@ class PolynomialSparsity:
         ValueError: An argument is out of its range.
 
     Source: M. Zhu and S. Gupta, 2017, "To prune, or not to prune", equation 1.
+
+    Example:
+        >>> import keras_opt
+        >>> schedule = keras_opt.compression.PolynomialSparsity(0.0, 0.8, begin_step=0, end_step=100)
+        >>> [round(schedule(step), 2) for step in (0, 25, 50, 100)]
+        [0.0, 0.46, 0.7, 0.8]
     """
 
     def __init__(

@@ -6,15 +6,27 @@
 import os
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(path: str | os.PathLike, image_size: tuple[int, int], channels: int) -> np.ndarray:
     """Read one image, turn it upright, and resize it to `image_size`.
 
-    Any format that Pillow reads will do; JPEG, PNG, BMP and GIF (first frame) are tested. EXIF orientation is applied,
-    transparency dropped, 16-bit grey scaled to 8 bits, palettes, 1-bit and CMYK converted. The resize stretches to the
-    size asked for and is bilinear with antialiasing, as `Image.resize` does it.
+    Any format that Pillow reads will do; JPEG, PNG, BMP and GIF (first frame) are tested. EXIF orientation is applied
+    (a damaged EXIF block without a readable one turns nothing), transparency dropped, 16-bit grey scaled to 8 bits,
+    palettes, 1-bit and CMYK converted. The resize stretches to the size asked for and is bilinear with antialiasing, as
+    `Image.resize` does it.
 
     Args:
         path: The image file.
@@ -31,14 +43,30 @@ def decode_image(path: str | os.PathLike, image_size: tuple[int, int], channels:
     height, width = image_size
     try:
         with Image.open(path) as image:
-            image = _as_8_bit(ImageOps.exif_transpose(image))
+            image = _as_8_bit(_turned_upright(image))
             image.info.pop("transparency", None)  # convert would only warn about it
             image = image.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.BILINEAR)
     except UnidentifiedImageError as error:
         raise ValueError("cannot identify image file (empty, damaged, or not an image)") from error
     except (SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's parsers answer damaged bytes with whatever they trip over (struct.error, TypeError, AttributeError,
+        # ...). It is the file's fault all the same: the caller gets one kind of error, to name the file and go on.
+        raise ValueError(f"damaged image ({type(error).__name__}: {error})") from error
     return np.asarray(image).reshape(height, width, channels)
+
+
+def _turned_upright(image):
+    """Apply the EXIF orientation (not by `ImageOps.exif_transpose`, which fails where it cannot rewrite the block)."""
+    image.load()  # first, so that damaged pixels are not taken for a damaged EXIF block
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION))
+    except Exception:  # Pillow raises many types here, see decode_image; the pixels are whole, so they are used
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _as_8_bit(image):

@@ -37,7 +37,8 @@ def image_folder(
     always in one.
 
     Both datasets carry `class_names` (tuple, sorted), `class_counts` (images of the part by class name) and `skipped`
-    (the files of both parts that could not be read, each with `path` and `reason`). As with Keras's
+    (the files of both parts that were left out, each with `path` and `reason`: damaged, of another kind than those
+    above, or in a folder below its class; only the damaged ones count for `on_error`). As with Keras's
     `image_dataset_from_directory`, a dataset made from them by `map` or `batch` does not.
 
     Args:
@@ -97,7 +98,7 @@ def image_folder(
         batches = arrays(decoded.images[rows], y, batch_size, **options)
         batches.class_names = index.class_names
         batches.class_counts = counts
-        batches.skipped = decoded.skipped
+        batches.skipped = index.passed_over + decoded.skipped
         return batches
 
     train = dataset("training", slice(None, train_size), class_weight=class_weight, seed=seed)

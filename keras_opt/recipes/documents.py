@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_opt.core.files import write_atomic
 from keras_opt.export.predict_script import write_predict_script
+from keras_opt.recipes.recipe import SAMPLE, Recipe
 from keras_opt.recipes.result import Result, SideResult
 from keras_opt.report.inputs import (
     Bar,
@@ -23,6 +24,7 @@ from keras_opt.report.model_card import ModelCard, write_model_card
 from keras_opt.report.page import write_report
 
 _TITLES = {"plain": "plain Keras", "optimised": "with keras_opt", "pruned": "pruning"}
+_SECONDS_TO_PLAIN_BEST = ("seconds_to_plain_best", "cpu_seconds_to_plain_best")
 
 
 def write_documents(result: Result, folder: Path) -> None:
@@ -56,15 +58,19 @@ def comparison(result: Result) -> Table:
         ("Latency on this host, 1 thread", _milliseconds, "latency_ms"),
         ("Device file agrees with Keras model", _percent, "argmax_agreement"),
     ]
-    cells = [(label, *(_cell(show, side, name) for side in sides)) for label, show, name in rows]
+    cells = [(label, *(_cell(show, side, name, result.plain) for side in sides)) for label, show, name in rows]
     columns = ("", *([_TITLES["plain"]] if result.plain else []), _TITLES["optimised"])
     note = f"Decisions read the validation images, accuracies the test images, once. Pruning: {result.pruning}."
+    if not result.one_session:
+        note += " The run was interrupted between the two trainings: their seconds were taken at different times."
     return Table(f"{_name(result)}: what was gained", columns, [row for row in cells if set(row[1:]) != {"-"}], note)
 
 
-def _cell(show: Callable, side: SideResult, name: str) -> str:
+def _cell(show: Callable, side: SideResult, name: str, plain: SideResult | None) -> str:
     value = getattr(side, name)
-    return "-" if value is None else show(value)
+    if value is None:
+        return "not reached" if plain and name in _SECONDS_TO_PLAIN_BEST else "-"
+    return show(value)
 
 
 def _percent(fraction: float) -> str:
@@ -117,8 +123,7 @@ def _report(result: Result) -> Report:
             for wrong in result.mistakes
         ],
         details=[_counts(result), _settings(result), _versions(result), _files(result)],
-        footer=f"Made by keras_opt {result.versions['keras_opt']}"
-        + (f" with {result.command}" if result.command else ""),
+        footer=f"Made by keras_opt {result.versions['keras_opt']}. Again with: {result.command}",
     )
 
 
@@ -141,7 +146,7 @@ def _headline(result: Result) -> list[KeyNumber]:
         KeyNumber(
             f"{ours.tflite_bytes / 1000:.0f} kB",
             f"{ours.quantize} file",
-            f"{plain.tflite_bytes / ours.tflite_bytes:.1f} times smaller than plain" if plain else "",
+            _size_note(plain, ours) if plain else "",
         ),
         KeyNumber(
             _milliseconds(ours.latency_ms),
@@ -149,11 +154,24 @@ def _headline(result: Result) -> list[KeyNumber]:
             f"plain {_milliseconds(plain.latency_ms)}, on this host" if plain else "on this host",
         ),
     ]
-    if plain and ours.cpu_seconds_to_plain_best:
-        share = plain.cpu_seconds_to_plain_best / ours.cpu_seconds_to_plain_best
-        note = f"{_seconds(ours.cpu_seconds_to_plain_best)} of CPU, plain {_seconds(plain.cpu_seconds_to_plain_best)}"
-        numbers.append(KeyNumber(f"{share:.1f}×", "faster to plain's best", note))  # noqa: RUF001
-    return numbers
+    return [*numbers, _speed(plain, ours)] if plain else numbers
+
+
+def _size_note(plain: SideResult, ours: SideResult) -> str:
+    times = plain.tflite_bytes / ours.tflite_bytes
+    return f"{times:.1f} times smaller than plain" if times > 1 else f"plain {plain.tflite_bytes / 1000:.0f} kB"
+
+
+def _speed(plain: SideResult, ours: SideResult) -> KeyNumber:
+    """How long the optimised run took to plain's best validation accuracy, or that it never got there."""
+    if ours.cpu_seconds_to_plain_best is None:
+        note = f"plain's {_percent(plain.validation_accuracy)} was not reached"
+        return KeyNumber(_percent(ours.validation_accuracy), "best validation accuracy", note)
+    share = plain.cpu_seconds_to_plain_best / ours.cpu_seconds_to_plain_best
+    note = f"{_seconds(ours.cpu_seconds_to_plain_best)} of CPU, plain {_seconds(plain.cpu_seconds_to_plain_best)}"
+    if share < 1:
+        return KeyNumber(f"{1 / share:.1f}×", "slower to plain's best", note)  # noqa: RUF001
+    return KeyNumber(f"{share:.1f}×", "faster to plain's best", note)  # noqa: RUF001
 
 
 def _skipped(result: Result) -> Table | None:
@@ -252,7 +270,9 @@ def _files(result: Result) -> Table:
 def _model_card(result: Result) -> ModelCard:
     recipe, device = result.recipe, result.optimised
     sizes = {part: sum(counts.values()) for part, counts in result.counts.items()}
-    worst = min(result.class_names, key=lambda name: _recall(result, name))
+    tested = [name for name in result.class_names if result.counts["test"][name]]
+    worst = min(tested, key=lambda name: _recall(result, name))
+    test_source = f"the test folder {Path(recipe.test).resolve().name!r}" if recipe.test else "the same source"
     return ModelCard(
         name=_name(result),
         purpose=f"Tells {len(result.class_names)} classes of images apart: {', '.join(result.class_names)}.",
@@ -260,16 +280,17 @@ def _model_card(result: Result) -> ModelCard:
         f"resized to {recipe.image_size}x{recipe.image_size} pixels, {recipe.color_mode}.",
         limits=[
             "It names one of its classes for any image, also for one that shows none of them.",
-            f"It is least sure of class {worst!r}, of which it finds {_percent(_recall(result, worst))}.",
-            f"Its figures come from {sizes['test']:,} test images of the same source; others may differ.",
+            f"It finds fewest of class {worst!r}: {_percent(_recall(result, worst))} of its test images.",
+            f"Its figures come from {sizes['test']:,} test images of {test_source}; others may differ.",
         ],
         data_source=result.source,
-        data_licence="MIT" if "Fashion-MNIST" in result.source else "that of the folder's images",
+        data_licence="MIT" if recipe.data == SAMPLE else "that of the folder's images",
         split=", ".join(f"{size:,} {part}" for part, size in sizes.items())
-        + f"; drawn by class with seed {recipe.seed}; the test images were read once, after the last decision",
+        + f"; {_drawn(recipe)} by class with seed {recipe.seed}; "
+        "the test images were read once, after the last decision",
         class_counts=_counts(result),
         metrics=comparison(result),
-        command=result.command or "keras_opt.recipes.run(Recipe.load('recipe.yaml'))",
+        command=result.command,
         seed=recipe.seed,
         settings=_settings(result),
         versions=_versions(result),
@@ -279,6 +300,14 @@ def _model_card(result: Result) -> ModelCard:
     )
 
 
+def _drawn(recipe: Recipe) -> str:
+    if recipe.test:
+        return f"the test images are the folder {Path(recipe.test).resolve().name!r}, the others were drawn"
+    if recipe.data == SAMPLE:
+        return "the test images are from Fashion-MNIST's test set, the others were drawn"
+    return "drawn"
+
+
 def _recall(result: Result, name: str) -> float:
     row = result.confusion[result.class_names.index(name)]
-    return row[result.class_names.index(name)] / max(row.sum(), 1)
+    return row[result.class_names.index(name)] / row.sum()

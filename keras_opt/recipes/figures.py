@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import platform
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,44 +36,62 @@ def best_within(cpu_seconds: float, history: History) -> float:
     return max((reached for reached, cpu in pairs if cpu <= cpu_seconds), default=0.0)
 
 
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison before it is measured.
+
+    Attributes:
+        trained: The model as its training left it.
+        shipped: The model that goes on the device: `trained`, or what pruning made of it.
+        facts: Of the training: `history`, `stopped_because`, `session`.
+        pruned: Whether `shipped` was pruned.
+        export: The device file of `shipped`.
+    """
+
+    trained: keras.Model
+    shipped: keras.Model
+    facts: dict[str, Any]
+    pruned: bool
+    export: TFLiteExport
+
+    @property
+    def history(self) -> History:
+        return self.facts["history"]
+
+
 def side_result(
-    *,
-    trained: keras.Model,
-    shipped: keras.Model,
-    pruned: bool,
-    export: TFLiteExport,
-    latency: Latency,
-    device_outputs: np.ndarray,
+    side: Side,
+    plain: Side | None,
     test: Images,
-    facts: dict,
-    plain_history: History | None,
+    device_outputs: np.ndarray,
+    latency: Latency,
     equal_cpu_seconds: float | None,
     batch_size: int,
 ) -> SideResult:
-    """Gather one side's figures from its models, its file and its history."""
-    history = facts["history"]
-    seconds, cpu = cost_to_reach(max(plain_history["val_accuracy"]), history) if plain_history else (None, None)
-    keras_classes = predict(shipped, test, batch_size).argmax(axis=1)
+    """Gather one side's figures from its models, its file and its history, beside those of the plain one."""
+    history = side.history
+    seconds, cpu = cost_to_reach(max(plain.history["val_accuracy"]), history) if plain else (None, None)
+    keras_classes = predict(side.shipped, test, batch_size).argmax(axis=1)
     device_classes = device_outputs.argmax(axis=1)
     return SideResult(
-        test_accuracy=accuracy(trained, test, batch_size),
-        pruned_test_accuracy=float(np.mean(keras_classes == test.labels)) if pruned else None,
+        test_accuracy=accuracy(side.trained, test, batch_size),
+        pruned_test_accuracy=float(np.mean(keras_classes == test.labels)) if side.pruned else None,
         device_test_accuracy=float(np.mean(device_classes == test.labels)),
         validation_accuracy=max(history["val_accuracy"]),
         validation_accuracy_at_equal_cpu=best_within(equal_cpu_seconds, history) if equal_cpu_seconds else None,
         seconds_to_plain_best=seconds,
         cpu_seconds_to_plain_best=cpu,
-        parameters=shipped.count_params(),
-        sparsity=sparsity(shipped)["total"],
-        macs=macs(shipped),
-        quantize=export.quantize,
-        tflite_bytes=export.size_bytes,
-        tflite_gzip_bytes=export.gzip_bytes,
+        parameters=side.shipped.count_params(),
+        sparsity=sparsity(side.shipped)["total"],
+        macs=macs(side.shipped),
+        quantize=side.export.quantize,
+        tflite_bytes=side.export.size_bytes,
+        tflite_gzip_bytes=side.export.gzip_bytes,
         latency_ms=latency.median_ms,
         argmax_agreement=float(np.mean(device_classes == keras_classes)),
         epochs=len(history["loss"]),
         batch_size=batch_size,
-        stopped_because=facts["stopped_because"],
+        stopped_because=side.facts["stopped_because"],
     )
 
 

@@ -54,9 +54,23 @@ def prepare(recipe: Recipe, progress: Progress) -> Prepared:
     """Read the training images and hold out the validation ones; the test images stay unread.
 
     Raises:
-        ValueError: The folder does not hold what the splits need.
+        InputError: The folder does not hold what the splits need.
     """
     return _prepare_sample(recipe) if recipe.data == SAMPLE else _prepare_folder(recipe, progress)
+
+
+def image_sizes(recipe: Recipe) -> dict[str, dict[str, int]]:
+    """The images of each folder of a run, by name below it, with their sizes in bytes; none for the embedded sample.
+
+    Raises:
+        InputError: A folder is missing or is none of images by class.
+    """
+    folders = {"data": recipe.data, "test": recipe.test} if recipe.data != SAMPLE else {}
+    indices = {part: index_folder(folder) for part, folder in folders.items() if folder is not None}
+    return {
+        part: {path.relative_to(index.directory).as_posix(): path.stat().st_size for path in index.paths}
+        for part, index in indices.items()
+    }
 
 
 def _prepare_sample(recipe: Recipe) -> Prepared:
@@ -64,6 +78,10 @@ def _prepare_sample(recipe: Recipe) -> Prepared:
         raise InputError(
             f"Recipe: the embedded sample has grey images of 28x28 pixels. Received: image_size={recipe.image_size}, "
             f"color_mode={recipe.color_mode!r}. Use Recipe.demo(), or give `data` a folder."
+        )
+    if recipe.test:
+        raise InputError(
+            f"Recipe: the embedded sample has test images of its own. Received: test={recipe.test!r}. Leave it out."
         )
     images = _sample("train")
     kept, held = stratified_split(images.labels, recipe.validation_split, recipe.seed, FASHION_MNIST_CLASSES)
@@ -103,7 +121,7 @@ def _prepare_folder(recipe: Recipe, progress: Progress) -> Prepared:
         validation=validation,
         read_test=lambda: _read_test(recipe, test, progress),
         class_names=index.class_names,
-        skipped=decoded.skipped,
+        skipped=index.passed_over + test.passed_over + decoded.skipped,
         source=f"images of the folder {index.directory.resolve().name!r}",
     )
 
@@ -133,8 +151,8 @@ def _read_test(recipe: Recipe, index: FolderIndex, progress: Progress) -> tuple[
     decoded = _decode(recipe, index, progress, "test", max_bad_fraction=1.0)
     if len(decoded.kept) == 0:
         raise InputError(
-            f"None of the {len(index.paths)} test images can be read, first {decoded.skipped[0]}. Replace them; the "
-            "finished trainings are kept, so --resume goes on from there."
+            f"None of the {len(index.paths)} test images can be read, first {decoded.skipped[0]}. The "
+            "trained model is kept as model.keras; mend the images and start anew with --overwrite."
         )
     return Images(decoded.images, index.labels[decoded.kept]), decoded.skipped
 

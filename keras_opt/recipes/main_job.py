@@ -1,7 +1,10 @@
 """The main job as one call: train, prune, quantize, export, run the device file, report."""
 
 import errno
+import functools
+import uuid
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,14 @@ from keras_opt.export.tflite import TFLiteExport, to_tflite
 from keras_opt.models.labelled_file import save_labelled
 from keras_opt.recipes.documents import write_documents
 from keras_opt.recipes.figures import (
+    Side,
     confusion_matrix,
     device_outputs,
     side_result,
     versions,
     worst_mistakes,
 )
-from keras_opt.recipes.images import Prepared, prepare
+from keras_opt.recipes.images import Prepared, image_sizes, prepare
 from keras_opt.recipes.recipe import Recipe
 from keras_opt.recipes.result import Result
 from keras_opt.recipes.run_folder import RunFolder
@@ -30,7 +34,7 @@ from keras_opt.recipes.training import Trainer, check_device
 LATENCY_CALLS = 300
 
 
-def run(recipe: Recipe, progress: Progress | None = None, command: str = "") -> Result:
+def run(recipe: Recipe, progress: Progress | None = None) -> Result:
     """Carries out a recipe and leaves a folder with the model, the device file, the report and all figures.
 
     The stages: train the plain network and the optimised one on the same batches, prune and fine-tune the optimised
@@ -40,14 +44,13 @@ def run(recipe: Recipe, progress: Progress | None = None, command: str = "") -> 
     Args:
         recipe: The settings; `Recipe.demo()` for the embedded data.
         progress: Where to show progress; a bar or plain lines on standard error by default.
-        command: The command line to write into the model card.
 
     Returns:
         A `Result`: all that the table shows, and the folder.
 
     Raises:
-        ValueError: A setting, a folder or an image cannot be used; before any training starts.
-        OSError: The disk is full; an older run in the output folder is kept.
+        InputError: A setting or a folder cannot be used, before any training starts; or none of the test images can be
+            read, or the disk is full: the finished trainings and an older run in the output folder are kept.
 
     Example:
         >>> import keras_opt
@@ -57,52 +60,43 @@ def run(recipe: Recipe, progress: Progress | None = None, command: str = "") -> 
     """
     check_device(recipe)
     progress = progress or Progress()
-    with RunFolder(recipe) as folder:
+    with RunFolder(recipe, image_sizes(recipe)) as folder:
         prepared = prepare(recipe, progress)
+        folder.begin()
         try:
-            return _run(recipe, prepared, folder, progress, command)
+            return _run(recipe, prepared, folder, progress)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise InputError(f"The disk of {str(folder.path)!r} is full. Free some space. {folder.kept()}") from error
 
 
-def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progress, command: str) -> Result:
+def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progress) -> Result:
     trainer = Trainer(recipe, prepared, progress, interrupted_model=folder.path / "model.keras")
-    plain = _trained(folder, "plain", trainer.plain, prepared) if recipe.baseline else None
-    dense = _trained(folder, "optimised", trainer.optimised, prepared)
-    shipped = _trained(folder, "pruned", lambda: trainer.pruned(dense[0]), prepared)
+    trained = functools.partial(_trained, folder, prepared.class_names, uuid.uuid4().hex)
+    plain_model, plain_facts = trained("plain", trainer.plain) if recipe.baseline else (None, None)
+    dense, facts = trained("optimised", trainer.optimised)
+    shipped, pruning = trained("pruned", lambda: trainer.pruned(dense))
 
     progress.say("exporting and checking the device files")
-    sides = [(dense, shipped, _export(recipe, prepared, shipped[0], folder.path / "model.tflite", recipe.quantize))]
-    if plain:
-        sides.insert(0, (plain, plain, _export(recipe, prepared, plain[0], folder.path / "plain.tflite", "float32")))
-    latencies = benchmark([export.path for _, _, export in sides], runs=LATENCY_CALLS, x=prepared.validation.pixels[:1])
+    export = _export(recipe, prepared, shipped, folder.path / "model.tflite", recipe.quantize)
+    optimised = Side(dense, shipped, facts, pruning["pruned"], export)
+    plain = None
+    if plain_model:
+        export = _export(recipe, prepared, plain_model, folder.path / "plain.tflite", "float32")
+        plain = Side(plain_model, plain_model, plain_facts, False, export)
+    sides = [plain, optimised] if plain else [optimised]
+    latencies = benchmark([side.export.path for side in sides], runs=LATENCY_CALLS, x=prepared.validation.pixels[:1])
 
     progress.say("reading the test images, for the first and only time")
     test, skipped_test = prepared.read_test()
-    outputs = [device_outputs(export, test) for _, _, export in sides]
-    plain_history = plain[1]["history"] if plain else None
-    equal_cpu = min(facts["history"]["cpu_seconds"][-1] for (_, facts), _, _ in sides) if plain else None
+    outputs = [device_outputs(side.export, test) for side in sides]
+    equal_cpu = min(side.history["cpu_seconds"][-1] for side in sides) if plain else None
     results = [
-        side_result(
-            trained=trained,
-            shipped=final,
-            pruned=final_facts.get("pruned", False),
-            export=export,
-            latency=latency,
-            device_outputs=answers,
-            test=test,
-            facts=facts,
-            plain_history=plain_history,
-            equal_cpu_seconds=equal_cpu,
-            batch_size=recipe.batch_size,
-        )
-        for ((trained, facts), (final, final_facts), export), latency, answers in zip(
-            sides, latencies, outputs, strict=True
-        )
+        side_result(side, plain, test, answers, latency, equal_cpu, recipe.batch_size)
+        for side, answers, latency in zip(sides, outputs, latencies, strict=True)
     ]
-    histories = {"plain": plain_history, "optimised": dense[1]["history"], "pruned": shipped[1]["history"]}
+    histories = {"plain": plain and plain.history, "optimised": optimised.history, "pruned": pruning["history"]}
     result = Result(
         recipe=recipe,
         folder=folder.final,
@@ -116,27 +110,29 @@ def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progre
         },
         source=prepared.source,
         histories={name: history for name, history in histories.items() if history},
-        gradients=dense[1]["gradients"],
-        pruning=shipped[1]["decision"],
+        gradients=facts["gradients"],
+        pruning=pruning["decision"],
         confusion=confusion_matrix(outputs[-1], test.labels),
         mistakes=worst_mistakes(outputs[-1], test, prepared.class_names),
         skipped=prepared.skipped + skipped_test,
         equal_cpu_seconds=equal_cpu,
+        one_session=len({side.facts["session"] for side in sides}) == 1,
         versions=versions(),
-        command=command,
     )
     write_documents(result, folder.path)
     folder.finish()
     return result
 
 
-def _trained(folder: RunFolder, name: str, train: Any, prepared: Prepared) -> tuple[keras.Model, dict[str, Any]]:
+def _trained(
+    folder: RunFolder, class_names: tuple[str, ...], session: str, name: str, train: Callable
+) -> tuple[keras.Model, dict[str, Any]]:
     """Train once; a finished stage's model is read back, so that a resumed run goes on from the same bits."""
 
     def compute(stages: Path) -> dict[str, Any]:
         model, facts = train()
-        save_labelled(model, stages / f"{name}.keras", prepared.class_names)
-        return facts
+        save_labelled(model, stages / f"{name}.keras", class_names)
+        return {**facts, "session": session}
 
     facts = folder.stage(name, compute)
     finished = folder.stages / f"{name}.keras"

@@ -26,14 +26,11 @@ def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, no
     )
 
 
-def shipped(trained: keras.Model, recipe: Recipe) -> keras.Model:
-    """The same network in float32 and without augmentation, with the weights of `trained`."""
+def shipped(trained: keras.Model, recipe: Recipe, norm: str) -> keras.Model:
+    """The same network in float32 and without augmentation, with the weights of `trained`, built with `norm`."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        norm = (
-            "batch" if any(isinstance(layer, keras.layers.BatchNormalization) for layer in trained.layers) else "none"
-        )
         model = build(recipe, trained.input_shape[1:], trained.output_shape[-1], norm=norm, augment=False)
     finally:
         keras.config.set_dtype_policy(policy)

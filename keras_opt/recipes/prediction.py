@@ -19,7 +19,7 @@ class Predictor:
         path: A `.keras` or `.tflite` file of an image classifier that takes raw pixels, such as a run leaves.
 
     Raises:
-        ValueError: The file is missing, damaged or of another kind.
+        InputError: The file is missing, damaged or of another kind.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -40,14 +40,19 @@ class Predictor:
                 "Give another model."
             )
         _, self._height, self._width, self._channels = shape
-        if not self.class_names:
-            self.class_names = tuple(str(number) for number in range(self._call(self._blank()).shape[1]))
+        outputs = self._call(self._blank()).shape[-1]
+        if outputs == 1:
+            raise InputError(
+                f"Model file {str(path)!r} has one output, not one for each class. "
+                "Give a model that ends in a softmax over its classes."
+            )
+        self.class_names = self.class_names or tuple(map(str, range(outputs)))
 
     def __call__(self, image: str | os.PathLike) -> np.ndarray:
         """The probability of each class, float32 (classes,).
 
         Raises:
-            ValueError: The image cannot be read.
+            InputError: The image cannot be read.
         """
         try:
             pixels = decode_image(image, (self._height, self._width), self._channels)

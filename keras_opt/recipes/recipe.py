@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from keras_opt.core.errors import (
@@ -93,6 +94,10 @@ class Recipe:
     resume: bool = False
 
     def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # a YAML file holds Python's own numbers only
+                object.__setattr__(self, field.name, value.item())
         for name in ("data", "test", "device", "out"):
             self._check_text(name, none_allowed=name != "data")
         check_at_least("Recipe", "image_size", self.image_size, 4)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,10 @@ class Result:
         pruning: One sentence on what pruning did.
         confusion: Test images by true class (row) and the class that the device file gave (column).
         mistakes: The worst mistakes of the device file, the most confident first.
-        skipped: Image files that could not be read.
+        skipped: The files of the image folders that were left out, each with the reason.
         equal_cpu_seconds: The CPU seconds at which `validation_accuracy_at_equal_cpu` was read.
+        one_session: Whether both sides were timed without an interruption between them.
         versions: Package to version, and the machine.
-        command: The command line that ran it.
     """
 
     recipe: Recipe
@@ -93,8 +94,16 @@ class Result:
     mistakes: tuple[Mistaken, ...]
     skipped: tuple[SkippedFile, ...]
     equal_cpu_seconds: float | None
+    one_session: bool
     versions: dict[str, str]
-    command: str
+
+    @property
+    def command(self) -> str:
+        """The command line that makes the same model again."""
+        recipe = self.recipe
+        if recipe.settings == Recipe.demo(seed=recipe.seed).settings:
+            return f"keras-opt demo --seed {recipe.seed}"
+        return shlex.join(["keras-opt", "train", "--recipe", str(self.folder / "recipe.yaml")])
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the figures as JSON: the objects `plain` and `optimised`, and what both share."""
@@ -102,6 +111,7 @@ class Result:
             "plain": dataclasses.asdict(self.plain) if self.plain else None,
             "optimised": dataclasses.asdict(self.optimised),
             "equal_cpu_seconds": self.equal_cpu_seconds,
+            "one_session": self.one_session,
             "pruning": self.pruning,
             "class_names": self.class_names,
             "counts": self.counts,

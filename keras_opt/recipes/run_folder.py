@@ -1,9 +1,10 @@
 """The output folder of a run: built beside its final place, finished stage by stage, moved there when whole."""
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +12,41 @@ from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
 from keras_opt.recipes.recipe import SAMPLE, Recipe, read_settings
 
+# Of each folder of images ("data", "test"): the name of every image in it, and its size in bytes.
+ImageSizes = dict[str, dict[str, int]]
+
+_FOLDER_SETTINGS = ("data", "test")
+_IMAGES = "images.json"
+
 
 class RunFolder:
     """Collects a run in `NAME.partial`, which becomes `NAME` when everything in it is done.
 
-    A run that fails or is interrupted leaves an older `NAME` untouched and keeps its own finished stages, so that a
-    resumed run goes on from there.
+    Making the object checks the place and leaves nothing there; `begin` starts the folder. A run that fails or is
+    interrupted leaves an older `NAME` untouched and keeps its own finished stages, so that a resumed run goes on there.
 
     Args:
         recipe: Its `out`, `overwrite` and `resume` say where and how.
+        images: What the run trains on: a run is resumed on these very images only, because the split between training
+            and test images follows from their list.
 
     Raises:
-        ValueError: `out` holds a run already, there is nothing to resume, or the settings of the run to resume differ.
-        OSError: The folder cannot be written.
+        InputError: `out` holds a run already, or cannot be written; there is nothing to resume, or the run to resume
+            has other settings or other images.
     """
 
-    def __init__(self, recipe: Recipe):
-        self.final = _named(recipe.out) if recipe.out else _first_free(recipe)
+    def __init__(self, recipe: Recipe, images: ImageSizes):
+        self.final = _place(recipe.out, recipe.data, resume=recipe.resume)
         self.path = partial_folder(self.final)
         self.stages = self.path / "stages"
-        self._check_place(recipe)
-        try:
-            if self.path.exists() and not recipe.resume:
-                shutil.rmtree(self.path)
-            self.stages.mkdir(parents=True, exist_ok=True)
-            recipe.save(self.path / "recipe.yaml")
-        except OSError as error:
-            if not self._has_work():
-                shutil.rmtree(self.path, ignore_errors=True)
-            raise InputError(
-                f"Output folder {str(self.final)!r} cannot be written ({error.strerror}). Give another with --out, or "
-                "make it writable."
-            ) from error
+        self._recipe = recipe
+        self._images = images
+        self._whole = False
+        self._check_place()
+        with self._writing():
+            if not self.path.exists():  # whether that can be done is better known before images are decoded
+                self.path.mkdir(parents=True)
+                self.path.rmdir()
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -55,6 +59,17 @@ class RunFolder:
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(kept) from error
 
+    def begin(self) -> None:
+        """Start the folder, or go on in it; with `overwrite` an interrupted run in its place goes only now."""
+        if self._recipe.resume:
+            return
+        with self._writing():
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            self.stages.mkdir(parents=True)
+            write_atomic(self.stages / _IMAGES, json.dumps(self._images))
+            self._recipe.save(self.path / "recipe.yaml")
+
     def stage(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Do a stage once: `compute(stages)` returns its facts (JSON) and may leave files in the folder it is given.
 
@@ -66,39 +81,54 @@ class RunFolder:
         return json.loads(record.read_text(encoding="utf-8"))
 
     def finish(self) -> Path:
-        """Drop the stages and put the folder in its final place; an older run there goes only now."""
-        shutil.rmtree(self.stages)
+        """Put the folder in its final place, where an older run goes only now; the stages go last."""
         old = self.final.with_name(f"{self.final.name}.old")
         if self.final.exists():
-            shutil.rmtree(old, ignore_errors=True)  # left by a run that was killed in the next three lines
+            shutil.rmtree(old, ignore_errors=True)  # left by a run that was killed in the lines below
             self.final.rename(old)
         self.path.rename(self.final)
+        self._whole = True
+        shutil.rmtree(self.final / self.stages.name)
         shutil.rmtree(old, ignore_errors=True)
         return self.final
 
     def kept(self) -> str:
         """What a run that was interrupted or failed leaves, and how to go on."""
+        if self._whole:
+            return f"The run in {self.final} is whole."
         older = f" The older run in {self.final} is as it was." if _holds_run(self.final) else ""
         if not self._has_work():
             return f"Nothing of this run is kept: no training had come far enough.{older}"
-        records = sorted(self.stages.glob("*.json"), key=lambda record: record.stat().st_mtime)
-        finished = ", ".join(record.stem for record in records) or "no training yet"
+        finished = ", ".join(record.stem for record in self._records()) or "no training yet"
         model = "; model.keras is the newest model" if (self.path / "model.keras").exists() else ""
         return f"Kept in {self.path} (finished: {finished}{model}). Go on with --out {self.final} --resume.{older}"
 
     def _has_work(self) -> bool:
-        return any(self.stages.glob("*.json")) or (self.path / "model.keras").exists()
+        return bool(self._records()) or (self.path / "model.keras").exists()
 
-    def _check_place(self, recipe: Recipe) -> None:
+    def _records(self) -> list[Path]:
+        """The records of the finished stages, in the order in which they were finished."""
+        records = [path for path in self.stages.glob("*.json") if path.name != _IMAGES]
+        return sorted(records, key=lambda record: record.stat().st_mtime)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"Output folder {str(self.final)!r} cannot be written ({error.strerror}). Give another with --out, or "
+                "make it writable."
+            ) from error
+
+    def _check_place(self) -> None:
         if self.final.exists() and not _holds_run(self.final):
             _check_replaceable(self.final)
-        if recipe.resume:
-            if not self.path.exists():
-                raise InputError(
-                    f"There is no interrupted run of {str(self.final)!r} to resume. Leave out --resume to start one."
-                )
-            _check_same_settings(recipe, self.path / "recipe.yaml")
-        elif not recipe.overwrite:
+        if self._recipe.resume:
+            _check_interrupted(self.path)
+            _check_same_settings(self._recipe, self.path / "recipe.yaml")
+            _check_same_images(self._images, self.stages / _IMAGES)
+        elif not self._recipe.overwrite:
             if self.path.exists():
                 raise InputError(
                     f"Output folder {str(self.path)!r} holds an interrupted run. Give --resume to go on with it, "
@@ -117,11 +147,42 @@ def partial_folder(out: str | os.PathLike) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _named(out: str) -> Path:
-    place = Path(out)
-    if place.name in ("", ".."):
-        raise InputError(f"Output folder {out!r} has no name of its own. Give one such as runs/photos with --out.")
-    return place
+def resumed_recipe(given: dict[str, Any]) -> Recipe:
+    """The recipe of the interrupted run that is to be gone on with, under the settings `given` by name.
+
+    `RunFolder` refuses those that are not the interrupted run's.
+
+    Raises:
+        InputError: There is no such interrupted run, or a setting is out of its range.
+    """
+    recipe = Recipe(**given)
+    place = _place(recipe.out, recipe.data, resume=True)
+    _check_interrupted(partial_folder(place))
+    return Recipe.load(partial_folder(place) / "recipe.yaml", **given)
+
+
+def _place(out: str | None, data: str, *, resume: bool) -> Path:
+    """The output folder; where none is named, the first interrupted run's with `resume`, else a free one."""
+    if out:
+        place = Path(out)
+        if place.name in ("", ".."):
+            raise InputError(f"Output folder {out!r} has no name of its own. Give one such as runs/photos with --out.")
+        return place
+    name = "demo" if data == SAMPLE else Path(data).resolve().name
+    number = 1
+    while True:
+        place = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        interrupted = partial_folder(place).exists()
+        if resume and interrupted:
+            return place
+        if not (place.exists() or interrupted):
+            if resume:
+                raise InputError(
+                    f"There is no interrupted run of {name!r} under runs. Name its folder with --out, or leave out "
+                    "--resume to start one."
+                )
+            return place
+        number += 1
 
 
 def _holds_run(place: Path) -> bool:
@@ -136,23 +197,42 @@ def _check_replaceable(place: Path) -> None:
         raise InputError(f"Output folder {str(place)!r} holds files that are no run. Give another with --out.")
 
 
-def _first_free(recipe: Recipe) -> Path:
-    """The output folder where none is named: with `resume` the first interrupted run, else a free name."""
-    name = "demo" if recipe.data == SAMPLE else Path(recipe.data).resolve().name
-    number = 1
-    while True:
-        place = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        interrupted = partial_folder(place).exists()
-        if (recipe.resume and interrupted) or not (place.exists() or interrupted):
-            return place
-        number += 1
+def _check_interrupted(partial: Path) -> None:
+    if not partial.exists():
+        final = partial.with_name(partial.name.removesuffix(".partial"))
+        raise InputError(f"There is no interrupted run of {str(final)!r} to resume. Leave out --resume to start one.")
 
 
 def _check_same_settings(recipe: Recipe, saved: Path) -> None:
     before = read_settings(saved)
     for name, value in recipe.settings.items():
-        if before.get(name) != value:
+        if _comparable(name, before.get(name)) != _comparable(name, value):
             raise InputError(
                 f"The interrupted run has {name}={before.get(name)!r}, this one {name}={value!r}. Give the settings it "
                 "was started with, or --overwrite to start anew."
+            )
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """A folder has many names; everything else has one."""
+    return os.path.realpath(value) if name in _FOLDER_SETTINGS and value is not None else value
+
+
+def _check_same_images(images: ImageSizes, saved: Path) -> None:
+    """Raise if the run would be split anew: former training images would come among the test images."""
+    try:
+        before = json.loads(saved.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The interrupted run cannot be resumed: its list of images {str(saved)!r} cannot be read. "
+            "Give --overwrite to start anew."
+        ) from error
+    for part in _FOLDER_SETTINGS:
+        then, now = before.get(part, {}), images.get(part, {})
+        changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+        if changed:
+            what = "added" if changed[0] not in then else "removed" if changed[0] not in now else "changed"
+            raise InputError(
+                f"Image {changed[0]!r} of the {part} folder was {what} after the run was interrupted; a resumed run "
+                "would mix training and test images. Put the folder back as it was, or give --overwrite to start anew."
             )

@@ -1,6 +1,7 @@
 """The three trainings of a run: plain Keras, the optimised one, and pruning with fine-tuning."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from keras_opt.core.progress import Progress
 from keras_opt.data.arrays import arrays
 from keras_opt.models.labelled_file import save_labelled
 from keras_opt.recipes.images import Images, Prepared
+from keras_opt.recipes.interrupts import interrupt_at_batch_end
 from keras_opt.recipes.networks import build, shipped
 from keras_opt.recipes.recipe import Recipe
 from keras_opt.schedules.one_cycle import OneCycle
@@ -55,15 +57,14 @@ class Trainer:
             "val_accuracy", patience=PLAIN_PATIENCE, restore_best_weights=True, verbose=0
         )
         with self._session("float32"):
-            _warm_up()
             watch = Stopwatch()
             model = self._build(norm="none", augment=False)
             model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
             epochs = self.recipe.epochs * PLAIN_EPOCHS_FACTOR
-            history = self._fit(model, "plain Keras", epochs, [EpochClock(watch), LearningRateMonitor(), stop])
+            history = self._fit(model, "plain Keras", "none", epochs, [EpochClock(watch), LearningRateMonitor(), stop])
         ended_early = len(history["loss"]) < epochs
         reason = f"val_accuracy did not rise for {PLAIN_PATIENCE} epochs" if ended_early else "all epochs done"
-        return shipped(model, self.recipe), {"history": history, "stopped_because": reason}
+        return shipped(model, self.recipe, "none"), {"history": history, "stopped_because": reason}
 
     def optimised(self) -> tuple[keras.Model, dict[str, Any]]:
         """The same stack with BatchNorm, one-cycle rate and a stopping rule, watched by the gradient monitor."""
@@ -79,12 +80,12 @@ class Trainer:
             schedule = OneCycle(recipe.max_learning_rate, self._steps(recipe.epochs))
             self._compile(model, schedule)
             callbacks = [EpochClock(watch), LearningRateMonitor(), monitor, stop]
-            history = self._fit(model, "with keras_opt", recipe.epochs, callbacks)
+            history = self._fit(model, "with keras_opt", "batch", recipe.epochs, callbacks)
         reason = stop.stopped_because or "the cycle is complete"
         series = monitor.series()
         gradients = {"step": series["step"].tolist(), "grad_norm": series["grad_norm"].tolist()}
         facts = {"history": history, "stopped_because": reason, "gradients": gradients}
-        return shipped(model, recipe), facts
+        return shipped(model, recipe, "batch"), facts
 
     def pruned(self, dense: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
         """`dense`, pruned and fine-tuned; or `dense` itself where that costs too much validation accuracy."""
@@ -102,8 +103,8 @@ class Trainer:
             rate = recipe.max_learning_rate / FINE_TUNING_RATE_DIVISOR
             self._compile(model, keras.optimizers.schedules.CosineDecay(rate, steps))
             callbacks = [EpochClock(watch), LearningRateMonitor(), prune]
-            history = self._fit(model, "pruning", recipe.pruning_epochs, callbacks)
-        model = shipped(model, recipe)
+            history = self._fit(model, "pruning", "batch", recipe.pruning_epochs, callbacks)
+        model = shipped(model, recipe, "batch")
         after = self._validation_accuracy(model)
         change = f"validation accuracy {before:.4f} before, {after:.4f} after pruning to {recipe.sparsity:.0%}"
         if before - after > recipe.max_accuracy_drop:
@@ -117,23 +118,24 @@ class Trainer:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
         model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
 
-    def _fit(self, model: keras.Model, title: str, epochs: int, callbacks: list) -> dict[str, list[float]]:
+    def _fit(self, model: keras.Model, title: str, norm: str, epochs: int, callbacks: list) -> dict[str, list[float]]:
         bar = ProgressBar(title, self.progress)
         try:
-            history = model.fit(
-                self._dataset(self.prepared.train, shuffle=True),
-                validation_data=self._dataset(self.prepared.validation, shuffle=False),
-                epochs=epochs,
-                callbacks=[*callbacks, bar],
-                shuffle=False,  # the dataset shuffles by itself
-                verbose=0,
-            )
+            with interrupt_at_batch_end() as watch:
+                history = model.fit(
+                    self._dataset(self.prepared.train, shuffle=True),
+                    validation_data=self._dataset(self.prepared.validation, shuffle=False),
+                    epochs=epochs,
+                    callbacks=[*callbacks, bar, watch],
+                    shuffle=False,  # the dataset shuffles by itself
+                    verbose=0,
+                )
         except KeyboardInterrupt:
             bar.on_train_end()
             best = next((stop.best_weights for stop in callbacks if getattr(stop, "best_weights", None)), None)
             if best or not self.interrupted_model.exists():  # else that of the training before is better
                 model.set_weights(best or model.get_weights())
-                save_labelled(shipped(model, self.recipe), self.interrupted_model, self.prepared.class_names)
+                save_labelled(shipped(model, self.recipe, norm), self.interrupted_model, self.prepared.class_names)
             raise
         return {name: [float(value) for value in values] for name, values in history.history.items()}
 
@@ -150,14 +152,18 @@ class Trainer:
 
     @contextlib.contextmanager
     def _session(self, policy: str) -> Iterator[None]:
-        """The recipe's seed, device and precision, put back afterwards; TensorFlow's notes on tracing are held back."""
+        """The recipe's device, precision and seed, after a warm-up; TensorFlow's notes on tracing are held back.
+
+        Precision and logging are put back afterwards; the random state is not.
+        """
         before = keras.config.dtype_policy()
         logger, level = tf.get_logger(), tf.get_logger().level
         logger.setLevel("ERROR")
-        keras.utils.set_random_seed(self.recipe.seed)
         keras.config.set_dtype_policy(policy)
         try:
             with keras.device(self.recipe.device) if self.recipe.device else contextlib.nullcontext():
+                _warm_up(policy, self.recipe.device)
+                keras.utils.set_random_seed(self.recipe.seed)
                 yield
         finally:
             keras.config.set_dtype_policy(before)
@@ -198,7 +204,8 @@ def check_device(recipe: Recipe) -> None:
         raise argument_error("Recipe", "device", recipe.device, f"one of {', '.join(present)}", cure)
 
 
-def _warm_up() -> None:
+@functools.cache  # they are due once a process, for each precision and device
+def _warm_up(policy: str, device: str | None) -> None:
     """Pay TensorFlow's first-use costs, so that they are charged to neither side of the comparison."""
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten()])
     model.compile("adam", "mse", metrics=["mae"])

@@ -26,7 +26,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     These are the steps of `torch.optim.lr_scheduler.OneCycleLR`. After the last step the rate stays at its end.
 
     Args:
-        max_learning_rate: Float above 0, the peak; `find_learning_rate`'s suggestion is a good start.
+        max_learning_rate: Float above 0, the peak; for Adam about ten times a good constant rate.
         total_steps: Int of at least 2, the updates in the cycle (epochs * steps per epoch).
         warmup_fraction: Float in [0, 1), the share of the steps that rise. Default 0.3.
         initial_divisor: Float above 0; the cycle starts at `max_learning_rate / initial_divisor`. Default 25.
@@ -42,7 +42,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         Learning Rates", section 3; cosine annealing as in fast.ai.
 
     Example:
-        >>> import keras_opt
+        >>> import keras, keras_opt
         >>> schedule = keras_opt.schedules.OneCycle(0.01, total_steps=1000)
         >>> optimizer = keras.optimizers.Adam(schedule)
     """

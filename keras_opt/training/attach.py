@@ -15,8 +15,8 @@ def attach(
     """Runs `callbacks` around a loop of your own, and always ends them, whatever happens inside.
 
     On entry the callbacks get the model and `on_train_begin`; on exit, by an exception too, `on_train_end`, so that
-    nothing stays hooked to the optimizer. Call the yielded list's `on_train_batch_end(batch, logs)` and
-    `on_epoch_end(epoch, logs)` where `fit` would.
+    nothing stays hooked to the optimizer. Call the yielded list's `on_epoch_begin(epoch)`,
+    `on_train_batch_end(batch, logs)` and `on_epoch_end(epoch, logs)` where `fit` would.
 
     Args:
         model: A compiled model.
@@ -32,6 +32,7 @@ def attach(
         >>> model.compile("sgd", "mse")
         >>> monitor = keras_opt.callbacks.GradientMonitor()
         >>> with keras_opt.training.attach(model, monitor) as running:
+        ...     running.on_epoch_begin(0)
         ...     for step in range(5):
         ...         loss = model.train_on_batch(np.ones((4, 3)), np.ones((4, 1)))
         ...         running.on_train_batch_end(step, {"loss": loss})

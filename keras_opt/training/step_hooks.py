@@ -67,6 +67,11 @@ class StepHooks:
             )
         return hub
 
+    @property
+    def plugins(self) -> tuple[GradientPlugin, ...]:
+        """The plugins that are there, in the order they were added."""
+        return tuple(self._plugins)
+
     def add(self, plugin: GradientPlugin) -> None:
         """Let `plugin` see the gradients of every step that is traced from now on."""
         if not self._plugins:
@@ -78,8 +83,9 @@ class StepHooks:
 
     def remove(self, plugin: GradientPlugin) -> None:
         """Take `plugin` out; the last one to leave gives the optimizer its own methods back."""
-        if plugin in self._plugins:
-            self._plugins.remove(plugin)
+        if plugin not in self._plugins:
+            return
+        self._plugins.remove(plugin)
         if not self._plugins:
             for method in _HOOKED_METHODS:
                 vars(self._optimizer).pop(method, None)

@@ -128,7 +128,7 @@ SCHEDULES = {
 COMPRESSION = {
     "PruneLowMagnitude": InFit(
         compression.PruneLowMagnitude,
-        {"schedule": lambda step: 0.5, "include": ["*"], "exclude": ["none"], "every": 5},
+        {"schedule": lambda step: 0.5, "include": ["*"], "exclude": [], "every": 5},
         half_is_pruned,
     ),
     "ConstantSparsity": InFit(

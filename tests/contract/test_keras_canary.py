@@ -3,8 +3,10 @@
 import inspect
 
 import keras
+import numpy as np
 import pytest
 
+from keras_opt.callbacks.monitors import mode_in_model
 from keras_opt.training import StepHooks
 from keras_opt.training.step_hooks import _HOOKED_METHODS
 
@@ -53,3 +55,12 @@ def test_the_error_names_the_keras_version_and_the_method(monkeypatch, method):
 def test_the_walk_over_all_layers_is_where_it_was():
     found = getattr(keras.Layer, "_flatten_layers", None)
     assert callable(found), f"Keras {keras.__version__} has moved Layer._flatten_layers; see keras_opt/export/tflite.py"
+
+
+@pytest.mark.parametrize(("metric", "mode"), [(keras.metrics.AUC, "max"), (keras.metrics.MeanSquaredError, "min")])
+def test_the_direction_of_a_compiled_metric_is_where_it_was(metric, mode):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation="sigmoid")])
+    model.compile("sgd", "mse", metrics=[metric(name="ranking")])
+    model.train_on_batch(np.ones((2, 2)), np.ones((2, 1)))
+    where = f"Keras {keras.__version__} has moved Metric._direction; see keras_opt/callbacks/monitors.py"
+    assert mode_in_model("val_ranking", model) == mode, where

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import pytest
 
 from keras_opt.callbacks import Plateau, Target
@@ -120,6 +121,31 @@ def test_nested_criteria_keep_their_own_counts():
     assert stop_at(criterion, [{"loss": 1.0, "accuracy": 0.0}] * 5) is None
 
 
+def test_a_criterion_that_is_used_twice_counts_each_epoch_once():
+    plateau = Plateau("loss", patience=6)
+    criterion = (plateau & Target("accuracy", 0.5)) | (plateau & Target("accuracy", 0.9))
+    assert stop_at(criterion, [{"loss": 1.0, "accuracy": 0.6}] * 9) == 6
+    assert criterion.reason.startswith("loss has not improved for 6 epochs")
+    assert stop_at(plateau | plateau, [1.0] * 9) == 6
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [Plateau("ranking", 3, -0.1, True, "auto", 0.5, 2), Plateau("val_loss", 1), Target("ranking", 0.9, "max")],
+)
+def test_a_criterion_comes_back_from_its_config(criterion):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(criterion))
+    assert type(again) is type(criterion)
+    assert vars(again) == vars(criterion)
+
+
+@pytest.mark.parametrize("criterion", [Plateau("ranking", 1), Target("ranking", 1.0)], ids=["Plateau", "Target"])
+def test_a_direction_that_nothing_tells_is_asked_for_at_the_first_epoch(criterion):
+    message = f'{type(criterion).__name__}: argument `mode` must be "min" or "max" here. .* give mode="min" or "max"'
+    with pytest.raises(ValueError, match=message):
+        criterion.update(0, {"ranking": 1.0})
+
+
 @pytest.mark.parametrize(
     "combine",
     [
@@ -150,7 +176,6 @@ def test_only_criteria_combine(other):
         (lambda: Plateau("loss", 1, mode="mini"), "Did you mean 'min'"),
         (lambda: Plateau("loss", 1, start_from_epoch=-1), "`start_from_epoch` must be an integer of at least 0"),
         (lambda: Target("loss", INF), "Target: argument `value` must be a finite number"),
-        (lambda: Target("thing", 1.0), 'give mode="min" or mode="max"'),
     ],
 )
 def test_bad_arguments(make, message):

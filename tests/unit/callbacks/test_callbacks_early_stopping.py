@@ -16,6 +16,7 @@ class StubModel:
     def __init__(self):
         self.stop_training = False
         self.weights = 0
+        self.trainable_variables = []
 
     def get_weights(self):
         return [self.weights]
@@ -116,6 +117,40 @@ def test_validation_freq_counts_only_epochs_with_validation():
         history = model.fit(*data, validation_data=data, validation_freq=2, epochs=20, verbose=0, callbacks=[stop])
     assert len([warning for warning in caught if warning.category is NoEffectWarning]) == 1
     assert len(history.epoch) == 6
+
+
+def ranked(metric, stop):
+    """The epochs of a fit of constant weights with a metric named "ranking"."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation="sigmoid")])
+    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[metric])
+    data = np.ones((4, 2)), np.ones((4, 1))
+    model.fit(*data, validation_data=data, epochs=6, verbose=0, callbacks=[stop])
+    return len(model.history.epoch)
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"), [(keras.metrics.AUC, "max"), (keras.metrics.MeanAbsoluteError, "min")], ids=["AUC", "MAE"]
+)
+@pytest.mark.parametrize("monitor", ["ranking", "val_ranking"])
+def test_the_direction_of_a_metric_with_a_name_of_its_own_is_found_as_in_keras(metric, mode, monitor):
+    stop = EarlyStopping(monitor, patience=2)
+    theirs = keras.callbacks.EarlyStopping(monitor, patience=2)
+    assert ranked(metric(name="ranking"), stop) == ranked(metric(name="ranking"), theirs)
+    assert stop.criterion.mode == mode
+
+
+def ranking(y_true, y_pred):
+    """A metric function; Keras gives it no direction."""
+    return y_pred
+
+
+@pytest.mark.parametrize(
+    ("monitor", "owner"),
+    [("ranking", "EarlyStopping"), (Plateau("ranking", 2), "Plateau"), (Target("ranking", 2), "Target")],
+)
+def test_a_metric_without_a_direction_asks_for_the_mode(monitor, owner):
+    with pytest.raises(ValueError, match=f'{owner}: argument `mode` must be "min" or "max" here'):
+        ranked(ranking, EarlyStopping(monitor))
 
 
 def test_a_misspelt_monitor_stops_the_fit_at_the_first_epoch():

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_opt.callbacks import GradientMonitor, gradient_monitor
 from keras_opt.core.errors import NoEffectWarning
-from keras_opt.training import attach
+from keras_opt.training import StepHooks, attach
 
 STEPS = 7
 RNG = np.random.default_rng(0)
@@ -254,6 +254,41 @@ def test_an_interrupted_fit_leaves_nothing_behind_once_the_monitor_meets_its_nex
     monitor.set_model(dense_model())
     assert hooks_of(model) == []
     assert model.train_function is None
+
+
+def test_the_next_fit_with_any_monitor_cleans_up_after_an_interrupted_one():
+    class Plugin:
+        def on_gradients(self, gradients, variables):
+            return gradients
+
+    model, first, second, mine = dense_model(), GradientMonitor(), GradientMonitor(), Plugin()
+    model.compile(adam(), "mse")
+    interrupted(model, first)
+    second.set_model(model)
+    assert hooks_of(model) == []
+    assert model.train_function is None
+    StepHooks.of(model.optimizer).add(mine)
+    interrupted(model, first)
+    model.fit(X, Y, batch_size=4, verbose=0, callbacks=[second])
+    assert len(second.series()["step"]) == STEPS
+    assert StepHooks.of(model.optimizer).plugins == (mine,)
+
+
+def test_without_layers_only_the_global_norms_are_kept():
+    monitor, history = monitored(dense_model(), adam(), monitor=GradientMonitor(per_layer=False), epochs=2)
+    assert monitor._rows == []
+    assert set(monitor.series()) == {"step", "grad_norm"}
+    norms = monitor.series()["grad_norm"].reshape(2, STEPS)
+    np.testing.assert_allclose(history.history["grad_norm"], norms.mean(1), rtol=1e-6)
+
+
+def test_looking_at_the_series_in_the_middle_of_an_epoch_changes_nothing():
+    model, monitor = dense_model(), GradientMonitor()
+    look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: monitor.series())
+    model.compile(adam(), "mse")
+    history = model.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=[monitor, look])
+    norms = monitor.series()["grad_norm"].reshape(2, STEPS)
+    np.testing.assert_allclose(history.history["grad_norm"], norms.mean(1), rtol=1e-6)
 
 
 def test_two_monitors_at_once_see_the_same_and_leave_one_after_the_other():

@@ -25,6 +25,14 @@ def test_one_line_at_the_end_with_the_last_values():
     assert "(loss " in line
 
 
+def test_a_fit_that_goes_on_counts_its_own_epochs():
+    stream = io.StringIO()
+    bar = ProgressBar(progress=Progress(stream))
+    data = np.ones((4, 2)), np.ones((4, 1))
+    small_model().fit(*data, epochs=10, initial_epoch=8, verbose=0, callbacks=[bar])
+    assert stream.getvalue().startswith("training: 2/2 in ")
+
+
 def test_an_interrupted_fit_leaves_the_bar_ready_for_the_next():
     def interrupt(epoch, logs):
         raise KeyboardInterrupt

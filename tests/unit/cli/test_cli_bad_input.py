@@ -1,6 +1,7 @@
 """Every bad input of a command is one line that names the thing and the cure, with a status that is not zero."""
 
 import errno
+import json
 import shutil
 
 import pytest
@@ -36,6 +37,10 @@ def assert_one_line(result, *parts, status=1, progress=False):
         (["train", "photos", "--color-mode", "cmyk"], ["'cmyk' is not one of 'rgb', 'grayscale'"]),
         (["train", "photos", "--seed", "-1"], ["'--seed': -1 is not in the range x>=0"]),
         (["train", "photos", "--epoch", "3"], ["No such option '--epoch'", "--epochs"]),
+        (
+            ["train", "photos", "--test", "a", "--test-split", "0.2"],
+            ["--test names the test images, --test-split draws"],
+        ),
         (["demo", "extra"], ["unexpected extra argument"]),
         (["predict", "model.keras"], ["Missing argument 'IMAGES...'"]),
         (["bench"], ["Missing argument 'FILES...'"]),
@@ -105,13 +110,28 @@ def test_a_few_damaged_files_are_named_at_the_end(cli, photos):
     damage(photos / "blue" / "004.png", "text")
     result = cli("train", "photos", *SMALL)
     assert result.status == 0
-    assert "2 files could not be read and were left out:" in result.out
+    assert "2 files were left out:" in result.out
     assert "photos/red/003.png (" in result.out
     assert "truncated" in result.out
     assert "photos/blue/004.png (cannot identify image file" in result.out
     assert "Files that were left out" in (photos.parent / "runs/photos/report.html").read_text()
     again = cli("train", "photos", *SMALL)
     assert "Everything is in runs/photos-2;" in again.out
+
+
+def test_files_that_are_passed_over_are_named_at_the_end(cli, photos):
+    (photos / "red" / "new.webp").write_bytes(b"webp")
+    (photos / "red" / "deeper").mkdir()
+    (photos / "red" / "000.png").rename(photos / "red" / "deeper" / "000.png")
+    (photos / "blue" / "Thumbs.db").write_bytes(b"")
+    result = cli("train", "photos", *SMALL)
+    assert result.status == 0
+    assert "2 files were left out:" in result.out
+    assert "photos/red/new.webp (not read: .webp; use JPEG, PNG, BMP or GIF)" in result.out
+    assert "photos/red/deeper/000.png (in a folder below its class)" in result.out
+    figures = json.loads((photos.parent / "runs/photos/result.json").read_text())
+    assert {file["path"] for file in figures["skipped"]} == {"photos/red/new.webp", "photos/red/deeper/000.png"}
+    assert "new.webp" in (photos.parent / "runs/photos/report.html").read_text()
 
 
 def test_a_test_folder_with_other_classes(cli, photos, tmp_path):

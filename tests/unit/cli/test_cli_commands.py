@@ -13,6 +13,8 @@ from image_folders import COLOURS, noisy
 import keras_opt
 from keras_opt.export import LiteRTModel
 from keras_opt.recipes import Recipe
+from keras_opt.recipes.images import image_sizes
+from keras_opt.recipes.run_folder import RunFolder
 
 COMMANDS = ("demo", "train", "predict", "export", "bench")
 
@@ -72,6 +74,18 @@ def test_predict_names_each_image(cli, model_file, images):
     assert all(line.endswith("%") for line in lines)
 
 
+def test_predict_answers_the_others_beside_a_bad_image(cli, model_file, images, tmp_path):
+    (tmp_path / "bad.png").write_text("no image")
+    result = cli("predict", model_file, images[0], "bad.png", "none.png", images[1])
+    assert [line.split(":")[0] for line in result.out.splitlines()] == ["blue.png", "green.png"]
+    errors = result.err.splitlines()
+    assert [line.split(" cannot be read (")[0] for line in errors] == [
+        "keras-opt: Image 'bad.png'",
+        "keras-opt: Image 'none.png'",
+    ]
+    assert result.status == 1
+
+
 def test_predict_csv_has_the_probability_of_every_class(cli, model_file, images):
     rows = list(csv.DictReader(io.StringIO(cli("predict", "--csv", model_file, *images).out)))
     assert [row["class"] for row in rows] == ["blue", "green", "red"]
@@ -118,7 +132,7 @@ def test_train_with_a_recipe_and_options_that_go_before(cli, photos, tmp_path):
     assert (done.epochs, done.batch_size, done.quantize, done.image_size) == (1, 8, "float16", 16)
     assert "run: what was gained" in result.out
     assert "open run/report.html first" in result.out
-    assert "keras-opt train --recipe mine.yaml --epochs 1" in (tmp_path / "run/model_card.md").read_text()
+    assert "keras-opt train --recipe run/recipe.yaml" in (tmp_path / "run/model_card.md").read_text()
     assert "with keras_opt: 1/1 in" in result.err  # plain lines, as there is no terminal
     assert "\x1b[" not in result.err
     assert "\r" not in result.err
@@ -127,7 +141,64 @@ def test_train_with_a_recipe_and_options_that_go_before(cli, photos, tmp_path):
 def test_demo_passes_its_options_on(cli, monkeypatch):
     shown = []
     monkeypatch.setattr("keras_opt.cli.showing.show_result", shown.append)
-    monkeypatch.setattr(sys.modules["keras_opt.recipes.main_job"], "run", lambda recipe, command: (recipe, command))
+    monkeypatch.setattr(sys.modules["keras_opt.recipes.main_job"], "run", lambda recipe: recipe)
     assert cli("demo", "--seed", 3, "--out", "here", "--overwrite").status == 0
-    recipe = Recipe.demo(seed=3, out="here", overwrite=True)
-    assert shown == [(recipe, "keras-opt demo --seed 3 --out here --overwrite")]
+    assert shown == [Recipe.demo(seed=3, out="here", overwrite=True)]
+
+
+def interrupted(monkeypatch, cli, *arguments):
+    """Run a command until its first stage would be trained; `model.keras` is what it leaves."""
+
+    def interrupt(folder, *_):
+        (folder.path / "model.keras").write_bytes(b"model")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["keras_opt.recipes.main_job"], "_trained", interrupt)
+    result = cli(*arguments)
+    assert result.status == 130, result.err
+    assert " --resume." in result.err
+
+
+def recipes_run(monkeypatch):
+    """The recipes that the commands run from now on, instead of running them."""
+    recipes = []
+
+    def run(recipe):
+        RunFolder(recipe, image_sizes(recipe))
+        recipes.append(recipe)
+
+    monkeypatch.setattr("keras_opt.cli.showing.show_result", lambda result: None)
+    monkeypatch.setattr(sys.modules["keras_opt.recipes.main_job"], "run", run)
+    return recipes
+
+
+def test_the_demo_goes_on_with_the_settings_of_the_interrupted_run(cli, monkeypatch):
+    interrupted(monkeypatch, cli, "demo", "--seed", 2, "--out", "runs/d2")
+    recipes = recipes_run(monkeypatch)
+    assert cli("demo", "--out", "runs/d2", "--resume").status == 0
+    assert cli("demo", "--out", "runs/d2", "--resume", "--seed", 2).status == 0
+    assert recipes == [Recipe.demo(seed=2, out="runs/d2", resume=True)] * 2
+    assert "has seed=2, this one seed=3" in cli("demo", "--out", "runs/d2", "--resume", "--seed", 3).err
+    assert "no interrupted run of 'demo' under runs" in cli("demo", "--resume").err
+
+
+def test_train_goes_on_with_the_settings_of_the_interrupted_run(cli, monkeypatch, photos):
+    interrupted(monkeypatch, cli, "train", "photos", "--image-size", 16, "--seed", 7)
+    recipes = recipes_run(monkeypatch)
+    for arguments in (["photos/"], [photos], ["--out", "runs/photos"], ["photos", "--seed", 7]):
+        result = cli("train", *arguments, "--resume")
+        assert result.status == 0, result.err
+    assert {(recipe.image_size, recipe.seed) for recipe in recipes} == {(16, 7)}
+    assert "has epochs=30, this one epochs=9" in cli("train", "photos", "--epochs", 9, "--resume").err
+    (photos / "red/new.png").write_bytes((photos / "red/000.png").read_bytes())
+    assert "'red/new.png' of the data folder was added after" in cli("train", "photos", "--resume").err
+
+
+def test_a_mistyped_folder_costs_no_interrupted_run(cli, monkeypatch, photos, tmp_path):
+    interrupted(monkeypatch, cli, "train", "photos", "--out", "run")
+    assert "does not exist" in cli("train", "fotos", "--out", "run", "--overwrite").err
+    assert (tmp_path / "run.partial/model.keras").read_bytes() == b"model"
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"damaged")
+    assert "images cannot be read, more than" in cli("train", "photos", "--out", "run", "--overwrite").err
+    assert (tmp_path / "run.partial/model.keras").read_bytes() == b"model"

@@ -19,5 +19,12 @@ def test_shares_by_layer_and_over_all_kernels():
     assert sparsity(model) == {"sep": 1 / 3, "head": 2 / 8, "total": 3 / 11}
 
 
+def test_frozen_kernels_count():
+    layers = [keras.Input((2,)), keras.layers.Dense(3, kernel_initializer="zeros", name="head")]
+    model = keras.Sequential(layers, name="net")
+    model.trainable = False
+    assert sparsity(model) == {"net/head": 1.0, "total": 1.0}
+
+
 def test_a_model_without_kernels_has_no_zeros():
     assert sparsity(keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization()])) == {"total": 0.0}

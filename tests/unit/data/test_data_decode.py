@@ -197,6 +197,67 @@ def test_exif_orientation_of_16_bit_grey(save, rng):
     np.testing.assert_array_equal(decode_image(path, (WIDTH, HEIGHT), 1)[..., 0], np.rint(np.rot90(values, -1) / 257))
 
 
+@pytest.fixture
+def exif_jpeg(save):
+    """A JPEG that lies on its side, with the tags that cameras write."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "camera", 72.0
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    return save(Image.fromarray(smooth_image(20, 24)), "a.jpg", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_readable"),
+    [
+        ({74: 82, 41: 0}, True),  # struct.error in ImageOps.exif_transpose
+        ({43: 1, 19: 230, 49: 17}, True),  # TypeError there
+        ({6: 0, 7: 0, 8: 0}, False),
+    ],
+)
+def test_damaged_exif_bytes_turn_the_image_if_they_can_and_cost_no_pixel(exif_jpeg, damage, is_readable):
+    lying = np.asarray(Image.open(exif_jpeg))
+    content = bytearray(exif_jpeg.read_bytes())
+    for position, value in damage.items():
+        content[content.index(b"Exif") + position] = value
+    exif_jpeg.write_bytes(content)
+    expected = np.rot90(lying, -1) if is_readable else lying
+    np.testing.assert_array_equal(decode_image(exif_jpeg, expected.shape[:2], 3), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_damage_in_the_exif_block_raises_nothing(exif_jpeg, rng):
+    whole = exif_jpeg.read_bytes()
+    start = whole.index(b"Exif") + 6
+    for _ in range(1500):
+        content = bytearray(whole)
+        for position in rng.integers(start, start + 116, rng.integers(1, 4)):
+            content[position] = rng.integers(256)
+        exif_jpeg.write_bytes(content)
+        assert decode_image(exif_jpeg, SIZE, 3).shape == (*SIZE, 3)
+
+
+def test_whatever_a_parser_trips_over_is_a_value_error_with_its_reason(save, rgb, monkeypatch):
+    def trip(image):
+        raise AttributeError("'NoneType' object has no attribute 'read'")
+
+    path = save(Image.fromarray(rgb), "a.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", trip)
+    with pytest.raises(
+        ValueError, match=r"damaged image \(AttributeError: 'NoneType' object has no attribute 'read'\)"
+    ):
+        decode_image(path, SIZE, 3)
+
+
+def test_no_memory_is_not_the_fault_of_the_file(save, rgb, monkeypatch):
+    def trip(image):
+        raise MemoryError
+
+    path = save(Image.fromarray(rgb), "a.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", trip)
+    with pytest.raises(MemoryError):
+        decode_image(path, SIZE, 3)
+
+
 @pytest.mark.parametrize("size", [(17, 10), (100, 90)])
 def test_resize_is_bilinear_with_antialiasing(save, rng, size):
     pixels = rng.integers(0, 256, (64, 48, 3), np.uint8)

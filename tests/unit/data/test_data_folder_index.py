@@ -19,12 +19,24 @@ def fill(directory, files):
 def test_classes_and_files_are_sorted_and_everything_else_is_passed_over(tmp_path):
     images = ["cat/b.PNG", "cat/a.jpg", "ant/c.Jpeg", "bee/d.gif", "bee/e.bmp"]
     others = ["cat/.hidden.jpg", "cat/notes.txt", "cat/raw.tiff", "cat/deeper/f.jpg", ".git/g.jpg", "readme.jpg"]
-    index = index_folder(str(fill(tmp_path, images + others)))
+    others += ["cat/README", "cat/Thumbs.db", "bee/desktop.ini", "ant/.DS_Store", "ant/.cache/h.jpg"]
+    fill(tmp_path, images + others)
+    (tmp_path / "bee/link.png").symlink_to("nowhere")
+    (tmp_path / "ant/circle").symlink_to(tmp_path)
+    index = index_folder(str(tmp_path))
     assert index.directory == tmp_path
     assert index.class_names == ("ant", "bee", "cat")
     names = [path.relative_to(tmp_path).as_posix() for path in index.paths]
     assert names == ["ant/c.Jpeg", "bee/d.gif", "bee/e.bmp", "cat/a.jpg", "cat/b.PNG"]
     np.testing.assert_array_equal(index.labels, [0, 1, 1, 2, 2])
+    reasons = {file.path.relative_to(tmp_path).as_posix(): file.reason for file in index.passed_over}
+    assert reasons == {
+        "bee/link.png": "not read: no file, perhaps a broken link",
+        "cat/README": "not read: no suffix; use JPEG, PNG, BMP or GIF",
+        "cat/deeper/f.jpg": "in a folder below its class",
+        "cat/notes.txt": "not read: .txt; use JPEG, PNG, BMP or GIF",
+        "cat/raw.tiff": "not read: .tiff; use JPEG, PNG, BMP or GIF",
+    }
 
 
 SUFFIXES = ".jpg, .jpeg, .png, .bmp, .gif"

@@ -110,6 +110,14 @@ def test_grayscale_and_one_number_for_the_size(folder):
     np.testing.assert_allclose(np.sort(images[:, 1, 1, 0]), grey, atol=1)
 
 
+def test_files_of_other_kinds_are_named_and_are_no_damage(folder):
+    (folder / "ant" / "new.webp").write_bytes(b"webp")
+    train, _ = image_folder(folder, (5, 7), on_error="raise")
+    assert [(file.path, file.reason) for file in train.skipped] == [
+        (folder / "ant" / "new.webp", "not read: .webp; use JPEG, PNG, BMP or GIF")
+    ]
+
+
 def test_damaged_files_are_left_out_and_named_on_both_sets(folder):
     bad = [folder / "ant" / "03.png", folder / "cat" / "09.png"]
     bad[0].write_bytes(bad[0].read_bytes()[:50])

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from export_models import CLASS_NAMES
 from PIL import Image
 
 from keras_opt.data import decode
-from keras_opt.export import LiteRTModel, write_predict_script
+from keras_opt.export import LiteRTModel, to_tflite, write_predict_script
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,14 @@ def test_labels_of_another_model(folder, tmp_path):
     assert "the model has 3 classes, but " in done.stderr
     (tmp_path / "copy" / "labels.txt").unlink()
     assert run(tmp_path / "copy", "a.png").stdout.startswith("a.png: class ")
+
+
+def test_a_model_with_one_output(folder, tmp_path):
+    layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1, "sigmoid")]
+    to_tflite(keras.Sequential([keras.Input((12, 12, 3)), *layers]), tmp_path / "model.tflite", "float32")
+    done = run(folder, "--model", tmp_path / "model.tflite", "a.png")
+    assert "the model has one output, not one for each class" in done.stderr
+    assert (done.stdout, done.returncode, "Traceback" in done.stderr) == ("", 1, False)
 
 
 def test_it_stands_alone_and_decodes_as_training_does(folder):

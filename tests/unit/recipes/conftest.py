@@ -21,7 +21,7 @@ def tiny_run(photos, tmp_path):
     def tiny(**changes):
         changes = {"data": photos, "image_size": 16, "epochs": 2, "pruning_epochs": 1, "batch_size": 16, **changes}
         changes = {"baseline": False, "augment": False, "out": tmp_path / "run", **changes}
-        return run(Recipe(**changes), Progress(quiet=True), "keras-opt train photos")
+        return run(Recipe(**changes), Progress(quiet=True))
 
     return tiny
 
@@ -31,4 +31,4 @@ def finished(photos, tmp_path_factory):
     """A whole run with both sides."""
     out = tmp_path_factory.mktemp("finished") / "run"
     recipe = Recipe(data=photos, image_size=16, epochs=2, pruning_epochs=1, batch_size=16, out=os.fspath(out))
-    return run(recipe, Progress(quiet=True), "keras-opt train photos")
+    return run(recipe, Progress(quiet=True))

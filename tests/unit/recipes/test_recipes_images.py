@@ -135,7 +135,7 @@ def test_test_images_that_are_all_damaged_are_an_error_with_the_cure(folder, tmp
     for path in other.rglob("*.png"):
         damage(path, "empty")
     prepared = prepare(settings(folder, test=str(other)), QUIET)
-    with pytest.raises(ValueError, match=r"None of the 3 test images can be read, first .*000\.png.*--resume"):
+    with pytest.raises(ValueError, match=r"None of the 3 test images can be read, first .*000\.png.*--overwrite"):
         prepared.read_test()
 
 

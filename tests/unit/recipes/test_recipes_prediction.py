@@ -6,6 +6,7 @@ import pytest
 from image_folders import noisy, write_images
 from PIL import Image
 
+from keras_opt.export import to_tflite
 from keras_opt.recipes.prediction import Predictor
 from keras_opt.recipes.representative import representative_rows
 
@@ -45,6 +46,14 @@ def test_a_model_without_names_numbers_its_classes(tmp_path):
     predict = Predictor(path)
     assert predict.class_names == ("0", "1", "2")
     assert predict(tmp_path / "image.png").shape == (3,)
+
+
+def test_a_model_with_one_output_is_refused(tmp_path):
+    path = save(tmp_path, keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid"))
+    to_tflite(keras.models.load_model(path), tmp_path / "model.tflite", "float32")
+    for file in (path, tmp_path / "model.tflite"):
+        with pytest.raises(ValueError, match=r"has one output, not one for each class\. Give a model that ends in"):
+            Predictor(file)
 
 
 @pytest.mark.parametrize("shape", [(10,), (8, 8, 4), (None, None, 3)])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from keras_opt.cli import kinds
@@ -97,3 +98,10 @@ def test_the_demo_takes_changes():
     assert Recipe.demo(epochs=2).epochs == 2
     assert Recipe.demo().data == module.SAMPLE
     assert not Path(module.SAMPLE).exists()
+
+
+def test_numpy_scalars_become_python_s(tmp_path):
+    recipe = Recipe(seed=np.int64(3), dropout=np.float32(0.25), baseline=np.bool_(False), quantize=np.str_("float16"))
+    assert [type(value) for value in (recipe.seed, recipe.dropout, recipe.baseline)] == [int, float, bool]
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe

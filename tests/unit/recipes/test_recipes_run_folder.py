@@ -1,12 +1,15 @@
 """The output folder: where runs go, what an interruption leaves, and that nothing of the user's is ever replaced."""
 
+import contextlib
 import errno
 import json
+import os
+import shutil
 
 import pytest
 
 from keras_opt.recipes.recipe import Recipe
-from keras_opt.recipes.run_folder import RunFolder
+from keras_opt.recipes.run_folder import RunFolder, resumed_recipe
 
 
 @pytest.fixture
@@ -15,17 +18,24 @@ def out(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
+@contextlib.contextmanager
+def begun(recipe, images=None):
+    with RunFolder(recipe, images or {}) as folder:
+        folder.begin()
+        yield folder
+
+
 def finish(recipe):
     """A whole run that leaves one figure."""
-    with RunFolder(recipe) as folder:
+    with begun(recipe) as folder:
         folder.stage("plain", lambda stages: {"epochs": recipe.epochs})
         (folder.path / "result.json").write_text(json.dumps(recipe.epochs))
         return folder.finish()
 
 
-def interrupt(recipe, finished=("plain",), error=KeyboardInterrupt):
+def interrupt(recipe, finished=("plain",), error=KeyboardInterrupt, images=None):
     def work():
-        with RunFolder(recipe) as folder:
+        with begun(recipe, images) as folder:
             for name in finished:
                 folder.stage(name, lambda stages: {})
             raise error
@@ -43,7 +53,7 @@ def test_runs_without_a_name_are_numbered(out):
 def test_a_finished_run_is_refused_and_overwritten_only_when_the_new_one_is_whole(out):
     finish(Recipe(out=str(out), epochs=1))
     with pytest.raises(ValueError, match=r"run' holds a run already\. Give --overwrite .*--out"):
-        RunFolder(Recipe(out=str(out)))
+        RunFolder(Recipe(out=str(out)), {})
     message = interrupt(Recipe(out=str(out), overwrite=True, epochs=2))
     assert f"The older run in {out} is as it was" in message
     assert json.loads((out / "result.json").read_text()) == 1
@@ -57,8 +67,8 @@ def test_an_interrupted_run_is_refused_then_resumed_with_its_stages(out):
     assert f"Kept in {out}.partial (finished: plain, optimised)" in message
     assert f"--out {out} --resume" in message
     with pytest.raises(ValueError, match=r"holds an interrupted run. Give --resume to go on with it, --overwrite"):
-        RunFolder(Recipe(out=str(out)))
-    with RunFolder(Recipe(out=str(out), resume=True)) as folder:
+        RunFolder(Recipe(out=str(out)), {})
+    with begun(Recipe(out=str(out), resume=True)) as folder:
         assert folder.stage("plain", lambda stages: pytest.fail("computed again")) == {}
         folder.finish()
 
@@ -66,17 +76,17 @@ def test_an_interrupted_run_is_refused_then_resumed_with_its_stages(out):
 def test_a_changed_setting_is_refused_by_name_when_resuming(out):
     interrupt(Recipe(out=str(out)))
     with pytest.raises(ValueError, match=r"has batch_size=32, this one batch_size=16"):
-        RunFolder(Recipe(out=str(out), batch_size=16, resume=True))
+        RunFolder(Recipe(out=str(out), batch_size=16, resume=True), {})
 
 
 def test_resume_without_an_interrupted_run_says_so(out):
     with pytest.raises(ValueError, match=r"no interrupted run of .*run' to resume. Leave out --resume"):
-        RunFolder(Recipe(out=str(out), resume=True))
+        RunFolder(Recipe(out=str(out), resume=True), {})
 
 
 def test_resume_without_a_name_finds_the_interrupted_run(out):
     interrupt(Recipe.demo())
-    with RunFolder(Recipe.demo(resume=True)) as folder:
+    with begun(Recipe.demo(resume=True)) as folder:
         assert str(folder.finish()) == "runs/demo"
 
 
@@ -93,14 +103,14 @@ def test_a_folder_of_other_files_is_never_replaced(out, choice):
     out.mkdir()
     (out / "photo.png").write_bytes(b"dear")
     with pytest.raises(ValueError, match=r"holds files that are no run. Give another with --out"):
-        RunFolder(Recipe(out=str(out), **choice))
+        RunFolder(Recipe(out=str(out), **choice), {})
     assert (out / "photo.png").read_bytes() == b"dear"
 
 
 def test_a_file_in_the_place_is_refused(out):
     out.write_text("dear")
     with pytest.raises(ValueError, match="is a file"):
-        RunFolder(Recipe(out=str(out), overwrite=True))
+        RunFolder(Recipe(out=str(out), overwrite=True), {})
 
 
 def test_an_empty_folder_is_a_fine_place(out):
@@ -111,13 +121,13 @@ def test_an_empty_folder_is_a_fine_place(out):
 @pytest.mark.parametrize("place", [".", "/", ".."])
 def test_a_place_without_a_name_is_refused(out, place):
     with pytest.raises(ValueError, match="has no name of its own"):
-        RunFolder(Recipe(out=place))
+        RunFolder(Recipe(out=place), {})
 
 
 def test_a_place_that_cannot_be_written_is_named(out):
     out.write_text("a file, not a folder")
     with pytest.raises(ValueError, match=r"run/below' cannot be written \(Not a directory\)\. Give another with --out"):
-        RunFolder(Recipe(out=str(out / "below")))
+        RunFolder(Recipe(out=str(out / "below")), {})
 
 
 def test_a_full_disk_at_the_start_leaves_nothing(out, monkeypatch):
@@ -126,7 +136,7 @@ def test_a_full_disk_at_the_start_leaves_nothing(out, monkeypatch):
 
     monkeypatch.setattr("keras_opt.recipes.recipe.write_atomic", full)
     with pytest.raises(ValueError, match=r"cannot be written \(No space left on device\)"):
-        RunFolder(Recipe(out=str(out)))
+        finish(Recipe(out=str(out)))
     assert not list(out.parent.iterdir())
 
 
@@ -139,8 +149,103 @@ def test_what_a_killed_overwrite_left_does_not_stop_the_next(out):
 
 
 def test_a_stage_whose_work_failed_is_computed_again(out):
-    with RunFolder(Recipe(out=str(out))) as folder:
+    with begun(Recipe(out=str(out))) as folder:
         with pytest.raises(OSError, match="broken"):
             folder.stage("plain", lambda stages: (_ for _ in ()).throw(OSError("broken")))
         assert folder.stage("plain", lambda stages: {"a": 1}) == {"a": 1}
         folder.finish()
+
+
+IMAGES = {"data": {"red/1.png": 10, "red/2.png": 20}, "test": {"red/1.png": 30}}
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("data", {"red/0.png": 5}, r"Image 'red/0\.png' of the data folder was added"),
+        ("data", {"red/1.png": None}, r"Image 'red/1\.png' of the data folder was removed"),
+        ("data", {"red/2.png": 21}, r"Image 'red/2\.png' of the data folder was changed"),
+        ("test", {"red/1.png": 31}, r"Image 'red/1\.png' of the test folder was changed"),
+    ],
+)
+def test_a_run_is_resumed_on_the_same_images_only(out, part, change, message):
+    interrupt(Recipe(out=str(out)), images=IMAGES)
+    resume = Recipe(out=str(out), resume=True)
+    now = {name: size for name, size in {**IMAGES[part], **change}.items() if size is not None}
+    with pytest.raises(ValueError, match=rf"{message} after the run .*Put the folder back .* --overwrite"):
+        RunFolder(resume, {**IMAGES, part: now})
+    with begun(resume, IMAGES) as folder:
+        assert {path.name for path in folder.finish().iterdir()} == {"recipe.yaml"}
+
+
+def test_a_run_without_its_list_of_images_is_not_resumed(out):
+    interrupt(Recipe(out=str(out)))
+    (out.parent / "run.partial/stages/images.json").unlink()
+    with pytest.raises(ValueError, match=r"its list of images .* cannot be read\. Give --overwrite"):
+        RunFolder(Recipe(out=str(out), resume=True), {})
+
+
+def test_a_folder_of_images_may_be_named_in_other_ways(out):
+    (out.parent / "photos").mkdir()
+    interrupt(Recipe(data="photos", test="photos/../more", out=str(out)))
+    RunFolder(Recipe(data=os.path.abspath("photos"), test="more/", out=str(out), resume=True), {})
+    with pytest.raises(ValueError, match="has data='photos', this one data='other'"):
+        RunFolder(Recipe(data="other", test="more", out=str(out), resume=True), {})
+
+
+def test_an_interrupted_run_goes_only_when_the_new_one_begins(out):
+    interrupt(Recipe(out=str(out)))
+    with pytest.raises(ValueError, match="no such folder"), RunFolder(Recipe(out=str(out), overwrite=True), {}):
+        raise ValueError("no such folder")
+    with begun(Recipe(out=str(out), resume=True)) as folder:
+        folder.stage("plain", lambda stages: pytest.fail("computed again"))
+    finish(Recipe(out=str(out), overwrite=True))
+    assert [path.name for path in out.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_kill_at_any_step_of_the_end_keeps_the_stages_or_the_whole_run(out, monkeypatch, steps):
+    """Only the first `steps` renames and removals of `finish` happen."""
+    done = []
+
+    def killed_after_steps(real):
+        def call(*arguments, **options):
+            if len(done) == steps:
+                raise KeyboardInterrupt
+            done.append(arguments)
+            return real(*arguments, **options)
+
+        return call
+
+    finish(Recipe(out=str(out), epochs=1))
+    folder = RunFolder(Recipe(out=str(out), overwrite=True, epochs=2), {})
+    folder.begin()
+    folder.stage("plain", lambda stages: {})
+    (folder.path / "result.json").write_text("2")
+    monkeypatch.setattr(shutil, "rmtree", killed_after_steps(shutil.rmtree))
+    monkeypatch.setattr(os, "rename", killed_after_steps(os.rename))
+    with pytest.raises(KeyboardInterrupt):
+        folder.finish()
+    whole = out.exists() and json.loads((out / "result.json").read_text()) == 2
+    assert whole or (out.parent / "run.partial/stages/plain.json").exists()
+    assert whole == (steps >= 3)
+
+
+def test_a_resumed_recipe_is_the_interrupted_run_s_with_what_is_given(out):
+    interrupt(Recipe.demo(seed=2, out=str(out)))
+    assert resumed_recipe({"out": str(out), "resume": True}) == Recipe.demo(seed=2, out=str(out), resume=True)
+    other = resumed_recipe({"out": str(out), "resume": True, "seed": 3})
+    with pytest.raises(ValueError, match="has seed=2, this one seed=3"):
+        RunFolder(other, {})
+
+
+def test_resume_with_nothing_named_and_nothing_interrupted_says_so(out):
+    with pytest.raises(ValueError, match=r"no interrupted run of 'demo' under runs\. Name its folder with --out, or"):
+        resumed_recipe({"resume": True})
+
+
+def test_any_failure_of_the_beginning_leaves_nothing(out, monkeypatch):
+    monkeypatch.setattr(Recipe, "save", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        finish(Recipe(out=str(out)))
+    assert not list(out.parent.iterdir())

@@ -141,7 +141,7 @@ def test_both_sides_have_the_same_layers_but_for_the_norm():
 def test_a_network_fits_every_size_and_ships_with_the_same_answers(pixels, norm):
     recipe = Recipe(image_size=pixels)
     trained = build(recipe, (pixels, pixels, 3), 3, norm=norm, augment=True)
-    model = shipped(trained, recipe)
+    model = shipped(trained, recipe, norm)
     x = np.random.default_rng(0).integers(0, 256, (2, pixels, pixels, 3)).astype(np.float32)
     np.testing.assert_allclose(model(x, training=False), trained(x, training=False), atol=1e-6)
     assert model.count_params() < 1_500_000

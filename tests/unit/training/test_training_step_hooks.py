@@ -58,6 +58,18 @@ def test_the_last_plugin_to_leave_gives_the_optimizer_its_own_methods_back():
     assert apply_once(optimizer) == [-1.0, -1.0]
 
 
+def test_a_plugin_that_left_long_ago_does_not_unhook_a_later_hub():
+    optimizer = keras.optimizers.SGD(1.0)
+    old, first, second = StepHooks.of(optimizer), Doubling(), Doubling()
+    old.add(first)
+    old.remove(first)
+    new = StepHooks.of(optimizer)
+    new.add(second)
+    old.remove(first)
+    assert new.plugins == (second,)
+    assert apply_once(optimizer) == [-2.0, -2.0]
+
+
 def test_another_tool_that_replaced_the_method_is_named():
     optimizer = keras.optimizers.SGD(1.0, name="mine")
     vars(optimizer)["_clip_gradients"] = lambda gradients: gradients
