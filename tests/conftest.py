@@ -23,12 +23,13 @@ def _seed():
 
 
 def pytest_sessionfinish(session):
-    """In CI a test skipped for want of anything but a browser, a GPU or the right to mount fails: `[test]` holds the rest."""
+    """In CI a test may be skipped for want of a browser, a GPU or the right to mount; `[test]` holds all the rest."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not os.environ.get("CI"):
         return
     reasons = [report.longrepr[-1] for report in reporter.stats.get("skipped", ())]
-    unexpected = [reason for reason in reasons if not any(word in reason.lower() for word in ("chromium", "gpu", "mount"))]
+    allowed = ("chromium", "gpu", "mount")
+    unexpected = [reason for reason in reasons if not any(word in reason.lower() for word in allowed)]
     if unexpected:
         reporter.write_line(f"Skipped in CI: {unexpected}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -32,8 +32,8 @@ class EarlyStopping(keras.callbacks.Callback):
         start_from_epoch: * Int of at least 0; earlier epochs are not looked at.
 
     Attributes:
-        stopped_because: One sentence on why training stopped, empty if it ran to its end. Also
-            `history.stop_reason`.
+        stopped_because: One sentence on why training stopped, empty if it ran to its end. `history.stop_reason` says
+            either.
         stopped_epoch, best, best_epoch, wait: As in Keras; epochs count from 0.
 
     Raises:
@@ -122,7 +122,8 @@ class EarlyStopping(keras.callbacks.Callback):
             self.model.set_weights(self.best_weights)
             self._keep_constraints()
         if getattr(self.model, "history", None) is not None:
-            self.model.history.stop_reason = self.stopped_because
+            ran_out = f"all {self.params['epochs']} epochs were run"
+            self.model.history.stop_reason = self.stopped_because or ran_out
         if self.verbose and self.stopped_because:
             print(f"Stopped after epoch {self.stopped_epoch + 1}: {self.stopped_because}.")
 

@@ -6,7 +6,7 @@ from keras_opt.core.quiet import captured_output
 
 
 @click.command()
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.  [default: 4]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.  [default: 0]")
 @click.option("--out", help="Output folder.  [default: runs/demo, runs/demo-2, ...]")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder, once the new one is whole.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")

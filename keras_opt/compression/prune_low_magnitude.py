@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_opt.compression.sparsity import kernels
-from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, check_fraction
+from keras_opt.core.errors import InputError, NoEffectWarning, argument_error, check_at_least, check_fraction
 
 
 class PruneLowMagnitude(keras.callbacks.Callback):
@@ -85,6 +85,11 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._last_rise = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self.model.built:
+            raise InputError(
+                f"PruneLowMagnitude: model {self.model.name!r} has no weights yet to prune. Start it with "
+                "keras.Input(shape), or build it before `fit`."
+            )
         self._first_step = int(self.model.optimizer.iterations)
         self._target, self._epoch, self._last_rise = 0.0, 0, 0
         trainable = [kernel for kernel in kernels(self.model) if kernel.trainable]

@@ -9,6 +9,7 @@ from keras_opt.core.files import write_atomic
 from keras_opt.export.predict_script import write_predict_script
 from keras_opt.recipes.recipe import SAMPLE, Recipe
 from keras_opt.recipes.result import Result, SideResult
+from keras_opt.recipes.training import PLAIN_EPOCHS_FACTOR, PLAIN_LEARNING_RATE, PLAIN_PATIENCE
 from keras_opt.report.inputs import (
     Bar,
     Chart,
@@ -61,6 +62,11 @@ def comparison(result: Result) -> Table:
     cells = [(label, *(_cell(show, side, name, result.plain) for side in sides)) for label, show, name in rows]
     columns = ("", *([_TITLES["plain"]] if result.plain else []), _TITLES["optimised"])
     note = f"Decisions read the validation images, accuracies the test images, once. Pruning: {result.pruning}."
+    if result.plain:
+        note += (
+            f" Plain: Adam at {PLAIN_LEARNING_RATE:g}, up to {PLAIN_EPOCHS_FACTOR} times the epochs, until "
+            f"{PLAIN_PATIENCE} of them bring no better validation accuracy."
+        )
     if not result.one_session:
         note += " The run was interrupted between the two trainings: their seconds were taken at different times."
     return Table(f"{_name(result)}: what was gained", columns, [row for row in cells if set(row[1:]) != {"-"}], note)

@@ -30,10 +30,10 @@ def cost_to_reach(target: float, history: History) -> tuple[float, float] | tupl
     return None, None
 
 
-def best_within(cpu_seconds: float, history: History) -> float:
-    """The best validation accuracy of the epochs that ended within `cpu_seconds`; 0 if none did."""
+def best_within(cpu_seconds: float, history: History) -> float | None:
+    """The best validation accuracy of the epochs that ended within `cpu_seconds`; `None` if none did."""
     pairs = zip(history["val_accuracy"], history["cpu_seconds"], strict=True)
-    return max((reached for reached, cpu in pairs if cpu <= cpu_seconds), default=0.0)
+    return max((reached for reached, cpu in pairs if cpu <= cpu_seconds), default=None)
 
 
 @dataclass(frozen=True)

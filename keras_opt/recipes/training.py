@@ -31,6 +31,7 @@ from keras_opt.schedules.one_cycle import OneCycle
 # The plain run may take this many times the epochs of the optimised one, as long as its validation accuracy rises.
 PLAIN_EPOCHS_FACTOR = 3
 PLAIN_PATIENCE = 10
+PLAIN_LEARNING_RATE = 1e-3
 FINE_TUNING_RATE_DIVISOR = 10
 
 
@@ -59,7 +60,7 @@ class Trainer:
         with self._session("float32"):
             watch = Stopwatch()
             model = self._build(norm="none", augment=False)
-            model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+            model.compile(keras.optimizers.Adam(PLAIN_LEARNING_RATE), "categorical_crossentropy", metrics=["accuracy"])
             epochs = self.recipe.epochs * PLAIN_EPOCHS_FACTOR
             history = self._fit(model, "plain Keras", "none", epochs, [EpochClock(watch), LearningRateMonitor(), stop])
         ended_early = len(history["loss"]) < epochs

@@ -175,3 +175,12 @@ def test_a_misspelt_monitor_stops_the_fit_at_the_first_epoch():
 def test_bad_arguments(settings, message):
     with pytest.raises(ValueError, match=message):
         EarlyStopping(**settings)
+
+
+def test_a_fit_that_runs_to_its_end_says_so_in_the_history():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    stop = EarlyStopping(Target("loss", -1.0))
+    history = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=2, verbose=0, callbacks=[stop])
+    assert stop.stopped_because == ""
+    assert history.stop_reason == "all 2 epochs were run"

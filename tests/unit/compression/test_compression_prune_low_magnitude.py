@@ -299,3 +299,10 @@ def test_ties_go_by_position_and_what_was_dropped_goes_first():
     assert keep_largest(weights, kept, 0.5).tolist() == [1.0, 0.0, 1.0, 0.0]
     assert keep_largest(weights, kept, 0.75).tolist() == [0.0, 0.0, 1.0, 0.0]
     assert keep_largest(weights, kept, 0.0).tolist() == kept.tolist()
+
+
+def test_a_model_without_weights_is_refused():
+    model = keras.Sequential([keras.layers.Dense(3)], name="bare")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"model 'bare' has no weights yet to prune\. Start it with keras\.Input"):
+        model.fit(np.ones((4, 2)), np.ones((4, 3)), verbose=0, callbacks=[PruneLowMagnitude(ConstantSparsity(0.5))])
