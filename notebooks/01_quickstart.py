@@ -84,7 +84,7 @@ class Clock(keras.callbacks.Callback):
 
 warm_up = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
 warm_up.compile("adam", "mse")
-warm_up.fit(batches().take(1), verbose=0, shuffle=False)  # pays TensorFlow's first-use costs for both sides
+_ = warm_up.fit(batches().take(1), verbose=0, shuffle=False)  # pays TensorFlow's first-use costs for both sides
 
 # %% [markdown]
 # ## Plain Keras
