@@ -1,6 +1,8 @@
 """Every public name has a row in the table, and does what its row says."""
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 from public_names import PUBLIC_NAMES, Call, rows
@@ -25,3 +27,9 @@ def test_every_public_name_has_a_row_and_every_row_a_name():
 @pytest.mark.parametrize("row", CALLS.values(), ids=CALLS)
 def test_a_call_has_its_effect(row, tmp_path):
     assert row.effect(tmp_path)
+
+
+@pytest.mark.parametrize("room", PUBLIC_NAMES)
+def test_the_readme_names_it(room):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [name for name in PUBLIC_NAMES[room] if not re.search(rf"\b{name}\b", readme)] == []
