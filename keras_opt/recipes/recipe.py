@@ -82,7 +82,7 @@ class Recipe:
     patience: int | None = None
     target_accuracy: float = 0.995
     sparsity: float = 0.5
-    pruning_epochs: int = 4
+    pruning_epochs: int = 6
     max_accuracy_drop: float = 0.01
     quantize: str = "int8"
     baseline: bool = True

@@ -95,15 +95,21 @@ class Trainer:
         if recipe.sparsity == 0:
             return dense, {"history": {}, "pruned": False, "decision": "pruning was not asked for (sparsity 0)"}
         steps = self._steps(recipe.pruning_epochs)
-        end = max(1, steps // 2)
-        prune = PruneLowMagnitude(PolynomialSparsity(0.0, recipe.sparsity, 0, end), every=max(1, end // 10))
+        end = max(1, steps // 3)
+        every = max(1, end // 10)
+        prune = PruneLowMagnitude(PolynomialSparsity(0.0, recipe.sparsity, 0, end), every=every)
+        # Only epochs that began with the final sparsity stand for what will be shipped.
+        first = -(-(end + every) // self._steps(1))
+        best = EarlyStopping(
+            Plateau("val_accuracy", patience=recipe.pruning_epochs, start_from_epoch=first), restore_best_weights=True
+        )
         with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
             watch = Stopwatch()
             model = self._build(norm="batch", augment=recipe.augment)
             model.set_weights(dense.get_weights())
             rate = recipe.max_learning_rate / FINE_TUNING_RATE_DIVISOR
             self._compile(model, keras.optimizers.schedules.CosineDecay(rate, steps))
-            callbacks = [EpochClock(watch), LearningRateMonitor(), prune]
+            callbacks = [EpochClock(watch), LearningRateMonitor(), prune, best]
             history = self._fit(model, "pruning", "batch", recipe.pruning_epochs, callbacks)
         model = shipped(model, recipe, "batch")
         after = self._validation_accuracy(model)
