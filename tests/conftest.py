@@ -1,6 +1,7 @@
 """Settings for every test: a quiet, CPU-only TensorFlow, one thread a worker, and a fixed seed."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -11,6 +12,12 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import keras
 import pytest
+import tensorflow as tf
+
+# Two logical CPUs stand for two devices. TensorFlow wants to know before it starts.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 
 def pytest_addoption(parser):
@@ -20,6 +27,19 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """A MirroredStrategy over two CPUs: one for all tests, since a second one in a process breaks the first."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def pytest_sessionfinish(session):

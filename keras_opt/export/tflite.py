@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError, argument_error, check_choice
 from keras_opt.core.files import atomic_path
 from keras_opt.core.quiet import captured_output
@@ -178,7 +179,7 @@ def _converter(model, shape, quantize, rows):
 @contextlib.contextmanager
 def _float32_policy(model):
     """Let every layer of `model` compute in float32 while the block runs: LiteRT has no float16 kernels on CPUs."""
-    layers = [layer for layer in model._flatten_layers() if layer.compute_dtype != "float32"]
+    layers = [layer for layer in all_layers(model) if layer.compute_dtype != "float32"]
     policies = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:
@@ -219,7 +220,7 @@ def _input_shape(model):
 
 def _refuse_loops(model):
     """TensorFlow's int8 calibration crashes the whole process on a recurrent layer's loop."""
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, keras.layers.RNN) and not layer.unroll:
             must_be = f"free of recurrent loops for int8, but {layer.name!r} is one"
             cure = "Use quantize='dynamic' or 'float16'."

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_opt.core.errors import check_at_least
+from keras_opt.training.step_hooks import StepHooks
 
 
 @contextlib.contextmanager
@@ -15,8 +16,11 @@ def attach(
     """Runs `callbacks` around a loop of your own, and always ends them, whatever happens inside.
 
     On entry the callbacks get the model and `on_train_begin`; on exit, by an exception too, `on_train_end`, so that
-    nothing stays hooked to the optimizer. Call the yielded list's `on_epoch_begin(epoch)`,
+    nothing stays hooked to the model or its optimizer. Call the yielded list's `on_epoch_begin(epoch)`,
     `on_train_batch_end(batch, logs)` and `on_epoch_end(epoch, logs)` where `fit` would.
+
+    Around a `fit` it is the `finally` that `fit` lacks: what the callbacks of that `fit` hung on the model is gone on
+    exit, also after an exception in the middle of training: `with attach(model): model.fit(..., callbacks=[...])`.
 
     Args:
         model: A compiled model.
@@ -25,6 +29,7 @@ def attach(
 
     Raises:
         ValueError: `epochs` is below 1.
+        TypeError: `model` is not compiled.
 
     Example:
         >>> import keras, keras_opt, numpy as np
@@ -41,10 +46,16 @@ def attach(
         5
     """
     check_at_least("attach", "epochs", epochs, 1)
+    StepHooks.of(model)  # raises unless the model is compiled
     running = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=None, verbose=0)
+    around = StepHooks.of(model).plugins  # of an `attach` around this one
     model.stop_training = False
     try:
         running.on_train_begin()
+        StepHooks.of(model).keep()
         yield running
     finally:
-        running.on_train_end()
+        try:
+            running.on_train_end()
+        finally:
+            StepHooks.of(model).reduce_to(around)
