@@ -1,43 +1,80 @@
 """Gradient norms of a stock `fit`, by step and layer."""
 
 import math
+import os
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_opt.callbacks.gradient_events import GradientEvents
+from keras_opt.callbacks.gradient_warnings import CURES, GradientWatch
 from keras_opt.core.axes import plot_axes
-from keras_opt.core.errors import NoEffectWarning, check_at_least
-from keras_opt.training.norm_recorder import NormRecorder
+from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, is_number
+from keras_opt.core.optional import require
+from keras_opt.training.gradient_histogram import GradientHistogram
+from keras_opt.training.norm_recorder import NormRecorder, Recorded
 from keras_opt.training.step_hooks import StepHooks
 
 RING_ROWS = 1024
 
 
+class SuggestedClipnorm(NamedTuple):
+    """What `GradientMonitor.suggest_clipnorm` finds.
+
+    Args:
+        global_clipnorm: The limit, for `GradientClipping` or an optimizer of Keras.
+        clipped_share: The share of the recorded updates, in [0, 1], whose norm is above it.
+        non_finite: How many recorded updates were left out, because their norm is not finite.
+    """
+
+    global_clipnorm: float
+    clipped_share: float
+    non_finite: int
+
+
 class GradientMonitor(keras.callbacks.Callback):
     """Logs how large the gradients are, from inside the compiled step and without a second backward pass.
 
-    `history.history` gains `grad_norm` (mean global norm of the epoch's recorded updates) and `grad_norm_max`. Look at
-    them before you clip, and when training stalls: a norm that falls to nothing in the first layers vanishes, one that
-    grows from epoch to epoch explodes. The norms are those before clipping, unscaled under a `LossScaleOptimizer`, and
-    of real updates (one per accumulated batch). An epoch without a recorded update logs NaN.
+    `history.history` gains `grad_norm` (mean global norm of the epoch's recorded updates) and `grad_norm_max`, with
+    `ratios` also `update_ratio`, the mean of |w_after - w_before| / |w_before| over all weights w. Look at them before
+    you clip, and when training stalls. The norms are those before any clipping, unscaled under a `LossScaleOptimizer`,
+    summed over replicas, and of real updates (one per accumulated batch). An epoch without a recorded update logs NaN.
+
+    An update ratio near 1e-3 is usual; far below it the layer hardly learns, near 1 it forgets what it was. It holds
+    all that moves a weight: momentum, clipping, decay, constraints.
+
+    It warns, once for each layer, when gradients turn NaN or infinite, when they vanish (at most 1e-5 of the largest
+    layer's, in 15 of 20 recorded updates) or explode (above 1000 times the median global norm of the first 20 recorded
+    updates, in 5 in a row). The check is made when the norms are read: at the end of an epoch, and at the latest after
+    about a thousand updates. Updates that a `LossScaleOptimizer` skips are not seen.
 
     Args:
-        every: Int of at least 1; records each `every`-th update. Default 1.
-        per_layer: Whether `series()` and `plot()` tell the layers apart. Default `True`.
+        every: Int of at least 1; records each `every`-th update, and the others cost next to nothing. Default 1.
+        per_layer: Whether the layers are told apart. Default `True`.
+        ratios: Whether the ratio of update to weight is recorded too. Not beside the optimizer's own
+            `gradient_accumulation_steps`; beside the callback `GradientAccumulation` it is. Default `False`.
+        histograms: Whether the distribution of each layer's gradients goes to TensorBoard, once an epoch over all its
+            recorded updates, in bins a quarter of an octave wide. Needs `log_dir`. Default `False`.
+        log_dir: A folder for TensorBoard, `None` for none. It gets scalars for every recorded update, numbered from 0
+            in each fit, under the keys of `series()`. Default `None`.
+        warn: Whether to warn. Default `True`.
 
     Raises:
-        ValueError: `every` is below 1.
+        ValueError: `every` is below 1; `histograms` without `log_dir`; as the fit begins: `ratios` with an optimizer
+            that accumulates gradients by itself.
 
     Warns:
+        UserWarning: Gradients vanish, explode or are not finite; names the layers and the update.
         NoEffectWarning: The fit ended and no update was recorded.
 
-    Cost: in the step, one norm a variable and one scatter into a variable of 1024 rows. Kept in host memory: with
-        `per_layer`, recorded updates x trainable variables x 4 bytes; with or without, 12 bytes a recorded update.
+    Cost: in the step, one sum of squares a variable and one scatter into a variable of 1024 rows; with `ratios` three
+        sums and one copy of each weight, embeddings as a whole; with `histograms` a logarithm and a scatter of every
+        element. Kept in host memory: a recorded update takes 4 bytes for each number of `series()`, in float64 8.
 
-    An interrupted `fit` never ends its callbacks, so the optimizer stays hooked until the next fit with any
-    `GradientMonitor`. `keras_opt.training.attach` is the `finally` that `fit` lacks, for a loop of your own.
+    A `fit` that ends by an exception never ends its callbacks, so the model stays hooked until the next fit with a
+    callback of keras_opt. `keras_opt.training.attach` is the `finally` that `fit` lacks.
 
     Example:
         >>> import keras, keras_opt, numpy as np
@@ -49,35 +86,62 @@ class GradientMonitor(keras.callbacks.Callback):
         2
     """
 
-    def __init__(self, every: int = 1, per_layer: bool = True):
+    def __init__(
+        self,
+        every: int = 1,
+        per_layer: bool = True,
+        ratios: bool = False,
+        histograms: bool = False,
+        log_dir: str | os.PathLike | None = None,
+        warn: bool = True,
+    ):
         super().__init__()
         check_at_least("GradientMonitor", "every", every, 1)
+        if histograms and log_dir is None:
+            cure = "Give log_dir=, the folder that TensorBoard reads, or leave the histograms out."
+            raise argument_error("GradientMonitor", "histograms", histograms, "False without log_dir", cure)
         self.every = every
         self.per_layer = per_layer
-        self._recorder: NormRecorder | None = None
+        self.ratios = ratios
+        self.histograms = histograms
+        self.log_dir = log_dir
+        self.warn = warn
         self._hooks: StepHooks | None = None
+        self._recorder: NormRecorder | None = None
+        self._histogram: GradientHistogram | None = None
+        self._events: GradientEvents | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self._steps: list[np.ndarray] = []
-        self._norms: list[np.ndarray] = []
-        self._rows: list[np.ndarray] = []  # stays empty without per_layer
+        self._blocks: list[Recorded] = []
+        self._watch = GradientWatch()
         self._updates_unread = 0
-        self._epoch_first_read = 0
+        self._epoch_first_block = 0
 
     def set_model(self, model: keras.Model) -> None:
-        # A fit that was interrupted never called on_train_end. All callbacks meet the model before one of them hooks
-        # it, so a recorder that is there now is left over, from this monitor or from another.
-        self._detach()
-        _unhook_recorders(model)
+        if self._hooks is not None and self._hooks.model is not model:
+            self._detach()  # from the model of a fit that was broken off
+        StepHooks.prepare(model)
         super().set_model(model)
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        steps = getattr(optimizer, "gradient_accumulation_steps", None)
+        if self.ratios and steps:
+            must_be = f"False beside gradient_accumulation_steps={steps} of the compiled optimizer"
+            cure = "Leave that out of the optimizer and use the callback GradientAccumulation."
+            raise argument_error("GradientMonitor", "ratios", self.ratios, must_be, cure)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._recorder = NormRecorder(self.every, max(RING_ROWS, self.model.steps_per_execution))
+        self._detach()
         self._forget()
-        self._hooks = StepHooks.of(self.model.optimizer)
+        capacity = max(RING_ROWS, self.model.steps_per_execution)
+        self._recorder = NormRecorder(self.every, capacity, self.per_layer, self.ratios)
+        self._hooks = StepHooks.of(self.model)
         self._hooks.add(self._recorder)
-        self.model.make_train_function(force=True)
+        if self.log_dir is not None:
+            self._events = GradientEvents(self.log_dir)
+        if self.histograms:
+            self._histogram = GradientHistogram(self.every)
+            self._hooks.add(self._histogram)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Batch numbers are no step counts under steps_per_execution; an upper bound of the rows is all that is needed.
@@ -86,21 +150,27 @@ class GradientMonitor(keras.callbacks.Callback):
             self._read()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._hooks.flush()
         self._read()
-        norms = _joined(self._norms[self._epoch_first_read :])
-        self._epoch_first_read = len(self._norms)
+        blocks, self._epoch_first_block = self._blocks[self._epoch_first_block :], len(self._blocks)
         if logs is not None:
-            logs["grad_norm"] = float(norms.mean()) if len(norms) else math.nan
+            norms = _joined([block.global_norm for block in blocks])
+            logs["grad_norm"] = _mean(norms)
             logs["grad_norm_max"] = float(norms.max()) if len(norms) else math.nan
+            if self.ratios:
+                logs["update_ratio"] = _mean(_joined([block.global_ratio for block in blocks]))
+        if self._histogram is not None and blocks:
+            self._events.add_histograms(int(blocks[-1].step[-1]), self._histogram.read())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._hooks.flush()
         self._read()
         self._detach()
-        if not self._norms:
+        if not self._blocks:
             optimizer = type(self.model.optimizer).__name__
             warnings.warn(
-                f"GradientMonitor: no update of the optimizer ({optimizer}) passed through its gradient clipping, so "
-                "there is nothing to show. Was there a training step, and does `train_step` call the optimizer?",
+                f"GradientMonitor: the optimizer ({optimizer}) made no update, so there is nothing to show. Was there "
+                "a training step, and does `train_step` call the optimizer?",
                 NoEffectWarning,
                 stacklevel=2,
             )
@@ -110,57 +180,114 @@ class GradientMonitor(keras.callbacks.Callback):
 
         Returns:
             `"step"` (the update's number from 0), `"grad_norm"` (the global L2 norm), and with `per_layer` one entry
-            for each layer: the L2 norm over its variables, under the layer's path.
+            for each layer: the L2 norm over its variables, under the layer's path. With `ratios` also
+            `"update_ratio"` and `"update_ratio/<layer's path>"`. Norms that are NaN or infinite stand there as such; a
+            layer that had no gradient in some of the updates, because it was frozen, has NaN there.
         """
         self._read()
-        series = {"step": np.concatenate([np.zeros(0, int), *self._steps]), "grad_norm": _joined(self._norms)}
-        if self._rows:
-            rows = np.concatenate(self._rows)
-            layers = [name.rsplit("/", 1)[0] for name in self._recorder.names]
-            for layer in dict.fromkeys(layers):
-                columns = [index for index, name in enumerate(layers) if name == layer]
-                series[layer] = np.linalg.norm(rows[:, columns], axis=1)
+        steps = np.concatenate([np.zeros(0, int), *[block.step for block in self._blocks]])
+        series = {"step": steps, "grad_norm": self._together(ratios=False), **self._layers(ratios=False)}
+        if self.ratios:
+            series["update_ratio"] = self._together(ratios=True)
+            series |= {f"update_ratio/{layer}": values for layer, values in self._layers(ratios=True).items()}
         return series
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draws the norms over the updates, one line a layer, on a logarithmic axis; returns the Matplotlib axes."""
-        series = self.series()
-        ax = plot_axes(ax, title="Gradient norm", xlabel="update", ylabel="L2 norm")
-        steps = series.pop("step")
-        for name, norms in series.items():
-            ax.plot(steps, norms, label="all layers" if name == "grad_norm" else name, linewidth=1)
+    def suggest_clipnorm(self, percentile: float = 90) -> SuggestedClipnorm:
+        """Gives the `global_clipnorm` that `percentile` percent of the recorded updates stay within.
+
+        Args:
+            percentile: Float in (0, 100]. Default 90.
+
+        Raises:
+            ValueError: `percentile` is out of its range.
+            RuntimeError: No update with a finite norm was recorded.
+        """
+        if not is_number(percentile) or not 0 < percentile <= 100:
+            cure = "Give 90 to clip a tenth of the updates."
+            raise argument_error("suggest_clipnorm", "percentile", percentile, "a number in (0, 100]", cure)
+        norms = self.series()["grad_norm"]
+        finite = norms[np.isfinite(norms)].astype("float64")
+        if not len(finite):
+            raise RuntimeError(
+                f"GradientMonitor: no finite norm was recorded ({len(norms)} others were), so there is nothing to "
+                "suggest. Call suggest_clipnorm after a fit with this monitor."
+            )
+        limit = np.percentile(finite, percentile)
+        return SuggestedClipnorm(float(limit), float(np.mean(finite > limit)), len(norms) - len(finite))
+
+    def plot(self, ax: Any = None, ratios: bool = False) -> Any:
+        """Draws the norms over the updates, one line a layer from dark (first) to bright, on a logarithmic axis.
+
+        Args:
+            ax: Matplotlib axes, `None` for new ones.
+            ratios: Whether to draw the ratios of update to weight instead.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ValueError: `ratios`, and the monitor does not record them.
+        """
+        if ratios and not self.ratios:
+            cure = "Make the monitor with ratios=True."
+            raise argument_error("GradientMonitor.plot", "ratios", ratios, "False if no ratios are recorded", cure)
+        title, ylabel = ("Update ratio", "|change| / |weight|") if ratios else ("Gradient norm", "L2 norm")
+        ax = plot_axes(ax, title=title, xlabel="update", ylabel=ylabel)
+        steps = self.series()["step"]
+        layers = self._layers(ratios)
+        by_depth = require("matplotlib").colormaps["viridis"](np.linspace(0, 0.95, len(layers)))
+        ax.plot(steps, self._together(ratios), label="all layers", color="black", linewidth=1)
+        for (name, values), color in zip(layers.items(), by_depth, strict=True):
+            ax.plot(steps, values, label=name, color=color, linewidth=1)
         ax.set_yscale("log")
-        ax.legend(fontsize="small")
+        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
         return ax
+
+    def _together(self, ratios: bool) -> np.ndarray:
+        return _joined([block.global_ratio if ratios else block.global_norm for block in self._blocks])
+
+    def _layers(self, ratios: bool) -> dict[str, np.ndarray]:
+        layers = dict.fromkeys(layer for block in self._blocks for layer in block.layers)
+        return {layer: _joined([_column(block, layer, ratios) for block in self._blocks]) for layer in layers}
 
     def _read(self) -> None:
         self._updates_unread = 0
-        if self._recorder is None:
-            return
-        steps, rows = self._recorder.read()
-        if len(rows):
-            self._steps.append(steps)
-            self._norms.append(np.linalg.norm(rows, axis=1))
-            if self.per_layer:
-                self._rows.append(rows)
+        for block in self._recorder.read() if self._recorder is not None else []:
+            self._blocks.append(block)
+            if self._events is not None:
+                self._events.add_scalars(block)
+            if self.warn:
+                self._warn(block)
+
+    def _warn(self, block: Recorded) -> None:
+        findings = self._watch.look(block.step, block.layers, block.norms, block.global_norm)
+        for condition in dict.fromkeys(finding.condition for finding in findings):
+            places = [f"{where} (update {step})" for kind, where, step in findings if kind == condition]
+            warnings.warn(
+                f"GradientMonitor: gradients {condition} in {', '.join(places)}. {CURES[condition]}", stacklevel=2
+            )
 
     def _detach(self) -> None:
         if self._hooks is not None:
             self._hooks.remove(self._recorder)
+            if self._histogram is not None:
+                self._hooks.remove(self._histogram)
             self._hooks = None
-            # The traced step holds the recorder: the next fit must trace a plain one.
-            self.model.train_function = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
 
-def _joined(norms: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.float32), *norms])
+def _joined(values: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(values) if values else np.zeros(0, np.float32)
 
 
-def _unhook_recorders(model: keras.Model) -> None:
-    if getattr(model, "optimizer", None) is None:
-        return
-    hooks = StepHooks.of(model.optimizer)
-    for plugin in hooks.plugins:
-        if isinstance(plugin, NormRecorder):
-            hooks.remove(plugin)
-            model.train_function = None
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _column(block: Recorded, layer: str, ratios: bool) -> np.ndarray:
+    values = block.ratios if ratios else block.norms
+    if layer not in block.layers:
+        return np.full(len(values), np.nan, values.dtype)
+    return values[:, block.layers.index(layer)]

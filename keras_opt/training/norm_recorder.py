@@ -1,69 +1,143 @@
-"""Gradient norms, recorded in the compiled step into one ring buffer."""
+"""Norms of gradients, and ratios of updates to weights, recorded in the compiled step into one ring buffer."""
 
-from typing import Any
+import threading
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_opt.core.replicas import replica_variable
+from keras_opt.training.every_nth import every_nth
+from keras_opt.training.step_plugin import StepPlugin
 
-class NormRecorder:
-    """A step plugin that writes the norm of every variable's gradient into a ring of `capacity` rows.
 
-    The ring is one `tf.Variable`; a step adds one scatter, also inside `steps_per_execution` and XLA. `read` takes the
-    rows out. The buffer is made when the step is traced, because only then is it known which variables have a gradient.
+class Recorded(NamedTuple):
+    """Updates that a `NormRecorder` has recorded, oldest first.
+
+    Args:
+        step: The numbers of the updates from 0, (rows,). A gap means that the ring was full before it was read.
+        layers: The paths of the layers; none if the recorder does not tell them apart.
+        norms: L2 norms of the layers' gradients, (rows, layers).
+        global_norm: L2 norms of all gradients together, (rows,).
+        ratios: |change| / |weight before it| of each layer, (rows, layers); `None` if they were not asked for.
+        global_ratio: The same of all weights together, (rows,).
+    """
+
+    step: np.ndarray
+    layers: tuple[str, ...]
+    norms: np.ndarray
+    global_norm: np.ndarray
+    ratios: np.ndarray | None
+    global_ratio: np.ndarray | None
+
+
+class NormRecorder(StepPlugin):
+    """Writes the norms of an update into a ring of `capacity` rows; `read` takes the rows out.
+
+    A step adds one sum of squares for each variable, with `ratios` three, and one scatter. Norms are float64 if a
+    variable is, else float32: there, one beyond 1e19 reads as infinite, and one below 1e-22 as 0.
 
     Args:
         every: Int of at least 1; records each `every`-th update.
         capacity: Int of at least 1, the rows held between two reads; the oldest are overwritten.
+        per_layer: Whether layers are told apart.
+        ratios: Whether the change of the weights and the weights themselves are recorded too. Not with an optimizer
+            that accumulates gradients by itself, where the phases of an update cannot see each other's tensors.
     """
 
-    def __init__(self, every: int, capacity: int):
+    def __init__(self, every: int, capacity: int, per_layer: bool = True, ratios: bool = False):
         self.every = every
         self.capacity = capacity
-        self.names: list[str] = []
+        self._per_layer = per_layer
+        self._ratios = ratios
         self._ring: tf.Variable | None = None
-        self._seen: tf.Variable | None = None
-        self._read = 0
+        self._unread: list[Recorded] = []
+        self._read_rows = 0
+        # Of the replica that is being traced: what on_gradients leaves for after_update.
+        self._replica = threading.local()
 
-    def on_gradients(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
-        with tf.init_scope():
-            self._make_buffers(variables)
-        norms = tf.stack([_norm(gradient) for gradient in gradients])
-        recorded = self._seen // self.every
-        due = tf.equal(self._seen % self.every, 0)
-        row = tf.cast(recorded % self.capacity, tf.int32)
-        value = tf.where(due, norms, tf.gather(self._ring, row))
-        self._ring.scatter_update(tf.IndexedSlices(value[tf.newaxis], row[tf.newaxis]))
-        self._seen.assign_add(1)
-        return gradients
+    def build(self, variables: list[keras.Variable]) -> None:
+        updates = 0
+        if self._ring is not None:  # other variables are trained from now on, in the middle of a fit
+            self._unread = self.read()
+            updates = int(self._updates.numpy())
+        self._layers = [variable.path.rpartition("/")[0] or variable.path for variable in variables]
+        self._dtype = tf.float64 if any(variable.dtype == "float64" for variable in variables) else tf.float32
+        self._columns = len(variables) if self._per_layer else 1
+        width = (3 if self._ratios else 1) * self._columns
+        self._ring = replica_variable(tf.zeros((self.capacity, width), self._dtype), name="recorded_norms")
+        self._updates = replica_variable(updates, tf.int64, "updates_seen")
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """What was recorded since the last read, oldest first.
+    def on_gradients(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
+        if self._ratios:
+            self._replica.seen = gradients, _tensors(variables)
+        else:
+            every_nth(self._updates, self.every, lambda: self._write(self._squares(gradients)))
 
-        Returns:
-            The numbers of the updates from 0, (rows,), and their norms, float32 (rows, variables). A gap in the numbers
-            means that more than `capacity` rows were recorded between two reads.
-        """
+    def after_update(self, variables: list[keras.Variable]) -> None:
+        if not self._ratios:
+            return
+        gradients, before = self._replica.seen
+        del self._replica.seen
+
+        def record() -> None:
+            changes = [new - old for new, old in zip(_tensors(variables), before, strict=True)]
+            self._write(self._squares(gradients) + self._squares(changes) + self._squares(before))
+
+        every_nth(self._updates, self.every, record)
+
+    def read(self) -> list[Recorded]:
+        """What was recorded since the last read: one entry for each set of variables that was trained, or none."""
+        unread, self._unread = self._unread, []
         if self._ring is None:
-            return np.zeros(0, int), np.zeros((0, 0), np.float32)
-        written = -(-int(self._seen.numpy()) // self.every)
-        first = max(self._read, written - self.capacity)
-        self._read = written
-        rows = np.arange(first, written)
-        return rows * self.every, self._ring.numpy()[rows % self.capacity]
+            return unread
+        written = -(-int(self._updates.numpy()) // self.every)
+        rows = np.arange(max(self._read_rows, written - self.capacity), written)
+        self._read_rows = written
+        if not len(rows):
+            return unread
+        squares = 2 * self._ring.numpy()[rows % self.capacity].astype("float64")
+        return [*unread, self._recorded(rows * self.every, squares.reshape(len(rows), -1, self._columns))]
 
-    def _make_buffers(self, variables):
-        names = [variable.path for variable in variables]
-        if self._ring is None or names != self.names:
-            self.names = names
-            self._ring = tf.Variable(tf.zeros((self.capacity, len(names))), trainable=False, name="gradient_norms")
-            self._seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates_seen")
-            self._read = 0
+    def _squares(self, values: list[Any]) -> list[tf.Tensor]:
+        """Half the sum of squares of each variable, or of all together."""
+        squares = [tf.cast(_half_square(value), self._dtype) for value in values]
+        return squares if self._per_layer else [tf.add_n(squares)]
+
+    def _write(self, row: list[tf.Tensor]) -> None:
+        recorded = self._updates if self.every == 1 else self._updates // self.every
+        # By its handle, because the variable's own method refuses to scatter in a replica.
+        tf.raw_ops.ResourceScatterUpdate(
+            resource=self._ring.handle, indices=recorded % self.capacity, updates=tf.stack(row)
+        )
+
+    def _recorded(self, steps: np.ndarray, squares: np.ndarray) -> Recorded:
+        """Squares (rows, quantities, variables) as what is told outside."""
+        layers = tuple(dict.fromkeys(self._layers)) if self._per_layer else ()
+        columns = [[at for at, name in enumerate(self._layers) if name == layer] for layer in layers]
+        dtype = self._dtype.as_numpy_dtype
+        in_total = np.sqrt(squares.sum(-1))
+        by_layer = np.zeros((*in_total.shape, len(layers)))
+        for at, own in enumerate(columns):
+            by_layer[..., at] = np.sqrt(squares[..., own].sum(-1))
+        with np.errstate(divide="ignore", invalid="ignore"):  # of weights that are all 0
+            return Recorded(
+                steps,
+                layers,
+                by_layer[:, 0].astype(dtype),
+                in_total[:, 0].astype(dtype),
+                (by_layer[:, 1] / by_layer[:, 2]).astype(dtype) if self._ratios else None,
+                (in_total[:, 1] / in_total[:, 2]).astype(dtype) if self._ratios else None,
+            )
 
 
-def _norm(gradient: Any) -> tf.Tensor:
-    """The L2 norm of a gradient in float32; rows of an IndexedSlices that share an id are summed first."""
-    if isinstance(gradient, tf.IndexedSlices):
-        ids, positions = tf.unique(gradient.indices)
-        gradient = tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(ids))
-    return tf.norm(tf.cast(gradient, tf.float32))
+def _tensors(variables: list[keras.Variable]) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def _half_square(value: Any) -> tf.Tensor:
+    """Half the sum of squares, in one fused pass. The hub has summed the repeated ids of an `IndexedSlices`."""
+    if isinstance(value, tf.IndexedSlices):
+        value = value.values
+    return tf.nn.l2_loss(value if value.dtype.size >= 4 else tf.cast(value, tf.float32))
