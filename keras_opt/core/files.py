@@ -11,11 +11,11 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is flushed to disk and renamed to `path`.
 
-    An error leaves the old file as it was and removes the temporary one. The temporary name keeps the suffix of
-    `path`, because writers such as Keras choose the format by it.
+    An error leaves the old file as it was and removes the temporary one. The temporary name keeps the suffixes of
+    `path`, because writers such as Keras choose the format by them (`.weights.h5`).
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix="".join(path.suffixes))
     os.close(handle)
     temporary = Path(name)
     try:

@@ -1,8 +1,10 @@
 """Which way is better, and what stands in the logs."""
 
+import types
+
 import pytest
 
-from keras_opt.callbacks.monitors import better, monitored_value, resolve_mode
+from keras_opt.callbacks.monitors import better, mode_in_model, monitored_value, resolve_mode
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,28 @@ def test_a_name_that_is_not_in_the_logs_is_answered_with_the_closest():
 
 def test_an_epoch_without_validation_has_no_value():
     assert monitored_value("val_loss", {"loss": 1.0}, "Plateau") is None
+
+
+def test_the_logs_may_say_that_an_epoch_has_no_value():
+    assert monitored_value("night_loss", {"night_loss": None, "loss": 1.0}, "Plateau") is None
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [
+        ("rank", "max"),
+        ("val_rank", "max"),
+        ("night_val_rank", "max"),
+        ("cold_rank", "min"),  # the longest name counts
+        ("val_cold_rank", "min"),
+        ("crank", "auto"),
+        ("plain", "auto"),
+    ],
+)
+def test_the_direction_of_a_compiled_metric_is_found_behind_any_prefix(monitor, mode):
+    def metric(name, **direction):
+        return types.SimpleNamespace(name=name, **direction)
+
+    group = types.SimpleNamespace(metrics=[metric("rank", _direction="up"), metric("cold_rank", _direction="down")])
+    model = types.SimpleNamespace(metrics=[group, metric("plain")])
+    assert mode_in_model(monitor, model) == mode
