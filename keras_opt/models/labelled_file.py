@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def save_labelled(model: keras.Model, path: str | os.PathLike, class_names: Sequ
         _add_class_names(temporary, class_names)
 
 
+# What the zip reader raises for a damaged file: an offset before the file, a flag of another kind of archive.
+_READ_ERRORS = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, OSError, RuntimeError)
+
+
 def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     """The class names in a `.keras` file; empty where it carries none.
 
@@ -33,7 +38,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read(_METADATA))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except _READ_ERRORS as error:
         raise InputError(
             f"{str(path)!r} is no .keras file ({error}). Give a file that model.save('name.keras') wrote."
         ) from error
