@@ -1,8 +1,20 @@
 """Callbacks for stock `model.fit`: they say when."""
 
+from keras_opt.callbacks.criteria import Divergence as Divergence
+from keras_opt.callbacks.criteria import GeneralizationLoss as GeneralizationLoss
+from keras_opt.callbacks.criteria import OverfitGap as OverfitGap
 from keras_opt.callbacks.criteria import Plateau as Plateau
+from keras_opt.callbacks.criteria import ProgressQuotient as ProgressQuotient
+from keras_opt.callbacks.criteria import SuccessiveIncreases as SuccessiveIncreases
 from keras_opt.callbacks.criteria import Target as Target
+from keras_opt.callbacks.criteria import TimeBudget as TimeBudget
 from keras_opt.callbacks.early_stopping import EarlyStopping as EarlyStopping
+from keras_opt.callbacks.gradient_accumulation import GradientAccumulation as GradientAccumulation
+from keras_opt.callbacks.gradient_clipping import GradientClipping as GradientClipping
 from keras_opt.callbacks.gradient_monitor import GradientMonitor as GradientMonitor
 from keras_opt.callbacks.learning_rate_monitor import LearningRateMonitor as LearningRateMonitor
 from keras_opt.callbacks.progress_bar import ProgressBar as ProgressBar
+from keras_opt.callbacks.sharpness_aware_minimization import SharpnessAwareMinimization as SharpnessAwareMinimization
+from keras_opt.callbacks.sparse_gradient_fix import SparseGradientFix as SparseGradientFix
+from keras_opt.callbacks.suggest_patience import suggest_patience as suggest_patience
+from keras_opt.callbacks.weight_averaging import WeightAveraging as WeightAveraging

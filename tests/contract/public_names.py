@@ -87,25 +87,83 @@ def cycle_has_ended(fitted: Fitted) -> bool:
     return float(fitted.model.optimizer.learning_rate) < 1e-3 * fitted.used.max_learning_rate
 
 
+def rate_is(formula: Callable[[int], float]) -> Callable[[Fitted], bool]:
+    """Whether the rate after the fit is that of a closed form at the optimizer's step."""
+
+    def effect(fitted: Fitted) -> bool:
+        optimizer = getattr(fitted.model.optimizer, "inner_optimizer", fitted.model.optimizer)
+        step = int(optimizer.iterations)
+        return 20 < step < 40 and np.isclose(float(optimizer.learning_rate), formula(step), rtol=1e-5)
+
+    return effect
+
+
 def norms_are_logged(fitted: Fitted) -> bool:
     norms = fitted.history.history["grad_norm"]
     return len(norms) == EPOCHS and 0 < min(norms) < 1e3 and len(fitted.used.series()["step"]) == EPOCHS * 11
 
 
+def three_updates_an_epoch(fitted: Fitted) -> bool:
+    return int(fitted.model.optimizer.iterations) == 3 * EPOCHS
+
+
+def ends_where_it_started(fitted: Fitted) -> bool:
+    """The averages hardly moved from the first weights, so they are worse than those of the first epoch."""
+    return fitted.model.evaluate(X, Y, verbose=0) > fitted.history.history["loss"][0]
+
+
+def thrown_far_off(fitted: Fitted) -> bool:
+    return fitted.history.history["loss"][-1] > 3  # 1.1 without it
+
+
+def hardly_moved(fitted: Fitted) -> bool:
+    logs = fitted.history.history
+    return logs["clipped_fraction"] == [1.0] * EPOCHS and np.ptp(logs["loss"]) < 1e-3
+
+
+def sums_repeated_ids(folder: Path) -> bool:
+    """Adam on an embedding ends elsewhere than without it."""
+    ends = []
+    for used in ([], [callbacks.SparseGradientFix()]):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((5,), dtype="int32"), keras.layers.Embedding(3, 2), keras.layers.Flatten()]
+        model = keras.Sequential([*layers, keras.layers.Dense(2)])
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        model.fit(np.arange(220).reshape(44, 5) % 3, Y, shuffle=False, verbose=0, callbacks=used)
+        ends.append(model.get_weights()[0])
+    return np.abs(ends[0] - ends[1]).max() > 1e-4
+
+
+class RisingValidation(keras.callbacks.Callback):
+    """Logs a validation loss that rises from epoch to epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs["val_loss"] = 1e3 * (1 + epoch)
+
+
+def criterion(make: Callable[..., Any], **arguments: Any) -> InFit:
+    """A row for a criterion of early stopping, which stops the fit."""
+    use = lambda made: [RisingValidation(), callbacks.EarlyStopping(made)]  # noqa: E731
+    return InFit(make, arguments, stopped_early, use)
+
+
 CALLBACKS = {
     "EarlyStopping": InFit(callbacks.EarlyStopping, {"monitor": "loss", "min_delta": 1e9}, stopped_early),
-    "Plateau": InFit(
-        callbacks.Plateau,
-        {"monitor": "loss", "patience": 0, "min_delta": 1e9},
-        stopped_early,
-        use=lambda made: [callbacks.EarlyStopping(made)],
+    "Plateau": criterion(callbacks.Plateau, monitor="loss", patience=0, min_delta=1e9),
+    "Target": criterion(callbacks.Target, monitor="loss", value=1e9),
+    "Divergence": criterion(callbacks.Divergence, monitor="loss", above=1e-9),
+    "OverfitGap": criterion(callbacks.OverfitGap, train="loss", validation="val_loss", above=1.0),
+    "TimeBudget": criterion(callbacks.TimeBudget, max_seconds=1e-3),
+    "GeneralizationLoss": criterion(callbacks.GeneralizationLoss, alpha=5),
+    "ProgressQuotient": criterion(callbacks.ProgressQuotient, alpha=0.5, strip=1),
+    "SuccessiveIncreases": criterion(callbacks.SuccessiveIncreases, count=1, strip=1),
+    "suggest_patience": Call(
+        lambda folder: callbacks.suggest_patience({"val_loss": [3.0, 2.0, 2.5, 1.0, 1.0]}).suggestion == 2
     ),
-    "Target": InFit(
-        callbacks.Target,
-        {"monitor": "loss", "value": 1e9},
-        stopped_early,
-        use=lambda made: [callbacks.EarlyStopping(made)],
+    "GradientAccumulation": InFit(
+        callbacks.GradientAccumulation, {"gradient_accumulation_steps": 4}, three_updates_an_epoch
     ),
+    "GradientClipping": InFit(callbacks.GradientClipping, {"clipvalue": 1e-6}, hardly_moved),
     "GradientMonitor": InFit(callbacks.GradientMonitor, {}, norms_are_logged),
     "LearningRateMonitor": InFit(
         callbacks.LearningRateMonitor,
@@ -117,12 +175,88 @@ CALLBACKS = {
         {"title": "work", "progress": Progress(io.StringIO())},
         lambda fitted: f"work: {EPOCHS}/{EPOCHS} in" in fitted.used.progress.file.getvalue().splitlines()[-1],
     ),
+    "SparseGradientFix": Call(sums_repeated_ids),
+    "WeightAveraging": InFit(callbacks.WeightAveraging, {"ema_momentum": 0.999999}, ends_where_it_started),
+    "SharpnessAwareMinimization": InFit(callbacks.SharpnessAwareMinimization, {"rho": 30.0}, thrown_far_off),
 }
 
 SCHEDULES = {
+    "CosineDecay": InFit(
+        schedules.CosineDecay,
+        {"initial_learning_rate": 0.02, "decay_steps": 50},
+        rate_is(lambda t: 0.01 * (1 + np.cos(np.pi * t / 50))),
+        learning_rate=True,
+    ),
+    "CosineDecayRestarts": InFit(
+        schedules.CosineDecayRestarts,
+        {"initial_learning_rate": 0.02, "first_decay_steps": 20},
+        rate_is(lambda t: 0.01 * (1 + np.cos(np.pi * (t - 20) / 40))),
+        learning_rate=True,
+    ),
+    "CyclicalLearningRate": InFit(
+        schedules.CyclicalLearningRate,
+        {"initial_learning_rate": 0.001, "maximal_learning_rate": 0.02, "step_size": 5, "scale_fn": "triangular2"},
+        rate_is(lambda t: 0.001 + 0.019 * (1 - abs(t % 10 / 5 - 1)) * 0.5 ** (t // 10)),
+        learning_rate=True,
+    ),
+    "ExponentialDecay": InFit(
+        schedules.ExponentialDecay,
+        {"initial_learning_rate": 0.02, "decay_steps": 10, "decay_rate": 0.5},
+        rate_is(lambda t: 0.02 * 0.5 ** (t / 10)),
+        learning_rate=True,
+    ),
+    "InverseSqrtDecay": InFit(
+        schedules.InverseSqrtDecay,
+        {"initial_learning_rate": 0.02, "decay_steps": 11},
+        rate_is(lambda t: 0.02 / np.sqrt(1 + t / 11)),
+        learning_rate=True,
+    ),
+    "InverseTimeDecay": InFit(
+        schedules.InverseTimeDecay,
+        {"initial_learning_rate": 0.02, "decay_steps": 10, "decay_rate": 0.5},
+        rate_is(lambda t: 0.02 / (1 + 0.5 * t / 10)),
+        learning_rate=True,
+    ),
+    "JoinedSchedule": InFit(
+        schedules.JoinedSchedule,
+        {"schedules": [0.02, 0.01, 0.005], "boundaries": [9, 20]},
+        rate_is(lambda t: 0.005),
+        learning_rate=True,
+    ),
     "OneCycle": InFit(
         schedules.OneCycle, {"max_learning_rate": 0.02, "total_steps": 33}, cycle_has_ended, learning_rate=True
     ),
+    "PiecewiseConstantDecay": InFit(
+        schedules.PiecewiseConstantDecay,
+        {"boundaries": [9, 20], "values": [0.02, 0.01, 0.005]},
+        rate_is(lambda t: 0.005),
+        learning_rate=True,
+    ),
+    "PolynomialDecay": InFit(
+        schedules.PolynomialDecay,
+        {"initial_learning_rate": 0.02, "decay_steps": 50, "end_learning_rate": 0.0},
+        rate_is(lambda t: 0.02 * (1 - t / 50)),
+        learning_rate=True,
+    ),
+    "ScaledSchedule": InFit(
+        schedules.ScaledSchedule,
+        {"schedule": schedules.StepDecay(0.02, 10, 0.5), "multiplier": 0.5},
+        rate_is(lambda t: 0.01 * 0.5 ** (t // 10)),
+        learning_rate=True,
+    ),
+    "StepDecay": InFit(
+        schedules.StepDecay,
+        {"initial_learning_rate": 0.02, "decay_steps": 10, "decay_rate": 0.5},
+        rate_is(lambda t: 0.02 * 0.5 ** (t // 10)),
+        learning_rate=True,
+    ),
+    "WarmUp": InFit(
+        schedules.WarmUp,
+        {"schedule": schedules.CosineDecay(0.02, 50), "warmup_steps": 10},
+        rate_is(lambda t: 0.01 * (1 + np.cos(np.pi * (t - 10) / 50))),
+        learning_rate=True,
+    ),
+    "plot": Call(lambda folder: len(schedules.plot(schedules.CosineDecay(0.1, 40)).lines[0].get_xdata()) == 40),
 }
 
 COMPRESSION = {
@@ -199,6 +333,12 @@ def folds_a_norm(folder: Path) -> bool:
     return same and not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
 
 
+def takes_the_statistics_of_its_data(folder: Path) -> bool:
+    model = keras.Sequential([keras.Input((5,)), keras.layers.BatchNormalization()])
+    models.reestimate_batch_norm(model, X)
+    return np.allclose(model.layers[0].moving_mean, X.mean(0), atol=1e-6)
+
+
 def report_holds(words: str, **content: Any) -> Callable[[Path], bool]:
     """A row that writes a page with the given content and finds the words on it."""
 
@@ -229,18 +369,30 @@ def loads_a_labelled_model(folder: Path) -> bool:
     return loaded.class_names == ("a", "b", "c") and loaded.count_params() == small_convnet().count_params()
 
 
-class Halving:
-    """A step plugin."""
+class Halving(training.StepPlugin):
+    """Changes the gradients."""
 
-    def on_gradients(self, gradients, variables):
+    def clip_gradients(self, gradients, variables):
         return [gradient / 2 for gradient in gradients]
 
 
 def step_hooks_change_the_gradients(folder: Path) -> bool:
-    optimizer, variable = keras.optimizers.SGD(1.0), keras.Variable([0.0])
-    training.StepHooks.of(optimizer).add(Halving())
-    optimizer.apply([keras.ops.ones((1,))], [variable])
-    return float(variable.numpy()[0]) == -0.5
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros", use_bias=False)])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    training.StepHooks.of(model).add(Halving())
+    model.train_on_batch(np.ones((4, 1)), np.ones((4, 1)))
+    training.StepHooks.of(model).detach()
+    return model.get_weights()[0].item() == 1.0 and "train_step" not in vars(model)
+
+
+def step_plugin_changes_nothing_by_itself(folder: Path) -> bool:
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    plugin, hooks = training.StepPlugin(), training.StepHooks.of(model)
+    hooks.add(plugin)
+    before = model.train_on_batch(X, Y)
+    hooks.remove(plugin)
+    return hooks.plugins == () and model.train_on_batch(X, Y) < before
 
 
 def attach_hooks_a_loop_of_ones_own(folder: Path) -> bool:
@@ -248,7 +400,7 @@ def attach_hooks_a_loop_of_ones_own(folder: Path) -> bool:
     model.compile("sgd", "mse")
     with training.attach(model, monitor):
         model.train_on_batch(X[:4], Y[:4])
-    return len(monitor.series()["step"]) == 1 and "_clip_gradients" not in vars(model.optimizer)
+    return len(monitor.series()["step"]) == 1 and "apply" not in vars(model.optimizer)
 
 
 def predict_script_is_python(folder: Path) -> bool:
@@ -270,6 +422,7 @@ DATA = {
 
 MODELS = {
     "convnet": Call(lambda folder: small_convnet().output_shape == (None, 3)),
+    "reestimate_batch_norm": Call(takes_the_statistics_of_its_data),
     "macs": Call(lambda folder: models.macs(small_convnet()) == 10 * 10 * 9 * 4 + 5 * 5 * 4 * 3),
     "fold_batch_norm": Call(folds_a_norm),
 }
@@ -316,6 +469,7 @@ REPORT = {
 
 TRAINING = {
     "StepHooks": Call(step_hooks_change_the_gradients),
+    "StepPlugin": Call(step_plugin_changes_nothing_by_itself),
     "attach": Call(attach_hooks_a_loop_of_ones_own),
 }
 

@@ -1,60 +1,154 @@
 """Tells at once which Keras moved what keras_opt hooks."""
 
 import inspect
+import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_opt.callbacks.monitors import mode_in_model
+from keras_opt.callbacks.siblings import siblings
+from keras_opt.callbacks.validation_batches import validation_batches
+from keras_opt.core import replicas
+from keras_opt.core.all_layers import all_layers
 from keras_opt.training import StepHooks
-from keras_opt.training.step_hooks import _HOOKED_METHODS
+from keras_opt.training.hookable import PRIVATE_METHODS
 
 SIGNATURES = {
-    "_backend_apply_gradients": ["self", "grads", "trainable_variables"],
+    "_all_reduce_sum_gradients": ["self", "grads_and_vars"],
     "_clip_gradients": ["self", "grads"],
 }
+OPTIMIZERS = ["SGD", "Adam", "AdamW", "RMSprop", "Lion", "Nadam", "Adafactor", "LossScaleOptimizer"]
+OPTIMIZERS += ["MultiOptimizer"] if hasattr(keras.optimizers, "MultiOptimizer") else []  # not yet in Keras 3.12
+VERSION = f"Keras {keras.__version__}"
+
+
+def line(optimizer):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(optimizer, "mse", jit_compile=False)
+    return model
+
+
+def count_calls(optimizer, *methods):
+    """The names of `methods`, in the order in which the optimizer's own code calls them."""
+    calls = []
+
+    def wrapped(method):
+        original = getattr(optimizer, method)
+
+        def call(*args, **kwargs):
+            calls.append((method, [type(argument) for argument in args], list(kwargs)))
+            return original(*args, **kwargs)
+
+        return call
+
+    for method in methods:
+        vars(optimizer)[method] = wrapped(method)
+    return calls
 
 
 def test_every_hooked_method_has_its_signature_here():
-    assert set(SIGNATURES) == set(_HOOKED_METHODS)
+    assert set(SIGNATURES) == set(PRIVATE_METHODS)
 
 
-@pytest.mark.parametrize(("method", "parameters"), SIGNATURES.items())
-@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD", "RMSprop", "Lion", "Nadam", "Adafactor"])
-def test_the_private_methods_of_keras_are_where_they_were(optimizer, method, parameters):
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("method", "parameters"), [*SIGNATURES.items(), ("apply", ["self", "grads", "trainable_variables"])]
+)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_methods_of_keras_that_are_hooked_are_where_they_were(optimizer, method, parameters):
     found = getattr(getattr(keras.optimizers, optimizer), method, None)
-    where = f"Keras {keras.__version__}: {optimizer}.{method}"
+    where = f"{VERSION}: {optimizer}.{method}"
     assert found is not None, f"{where} is gone; see keras_opt/training/step_hooks.py"
     assert list(inspect.signature(found).parameters) == parameters, f"{where} has other parameters"
 
 
-def test_clipping_is_called_once_an_update_with_the_variables_of_the_step():
+@pytest.mark.smoke
+def test_the_train_step_of_keras_calls_apply_once_with_all_gradients_and_variables():
+    model = line(keras.optimizers.SGD(1.0))
     seen = []
+    original = model.optimizer.apply
 
-    class Watch:
-        def on_gradients(self, gradients, variables):
-            seen.append((len(gradients), [variable.name for variable in variables]))
-            return gradients
+    def apply(grads, trainable_variables=None):
+        seen.append((len(grads), [variable.name for variable in trainable_variables]))
+        return original(grads, trainable_variables)
 
-    optimizer, variable = keras.optimizers.SGD(1.0), keras.Variable([0.0], name="w")
-    StepHooks.of(optimizer).add(Watch())
-    optimizer.apply([keras.ops.ones((1,))], [variable])
-    assert seen == [(1, ["w"])], f"Keras {keras.__version__} no longer clips in `apply`"
+    vars(model.optimizer)["apply"] = apply
+    model.run_eagerly = True
+    model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    assert seen == [(1, ["kernel"])], f"{VERSION}: `train_step` no longer calls `apply` once"
+
+
+@pytest.mark.smoke
+def test_a_loss_scale_optimizer_calls_apply_of_its_inner_optimizer():
+    model = line(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0)))
+    calls = count_calls(model.optimizer.inner_optimizer, "apply")
+    model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    assert calls, f"{VERSION}: LossScaleOptimizer no longer calls `apply` of the inner optimizer"
+
+
+@pytest.mark.smoke
+def test_keras_own_accumulation_clips_once_for_each_real_update():
+    optimizer, variable = keras.optimizers.SGD(1.0, gradient_accumulation_steps=3), keras.Variable([0.0], name="w")
+    calls, iterations = count_calls(optimizer, "_clip_gradients"), []
+    for _ in range(7):
+        optimizer.apply([tf.ones((1,))], [variable])
+        iterations.append(int(optimizer.iterations))
+    where = f"{VERSION}: accumulation within the optimizer has changed"
+    assert [name for name, _, _ in calls] == ["_clip_gradients"] * 2, where
+    assert iterations == [0, 0, 1, 1, 1, 2, 2], where
+
+
+@pytest.mark.smoke
+def test_every_update_reduces_over_replicas_in_the_hooked_method(two_replicas):
+    with two_replicas.scope():
+        model = line(keras.optimizers.SGD(1.0))
+    calls = count_calls(model.optimizer, "_all_reduce_sum_gradients")
+    model.fit(np.ones((4, 1)), np.ones((4, 1)), batch_size=4, verbose=0)
+    assert [kinds for _, kinds, _ in calls] == [[list]] * len(calls), VERSION
+    assert len(calls) % 2 == 0, f"{VERSION}: the replicas no longer sum their gradients in that method"
+    assert calls, f"{VERSION}: gradients are summed elsewhere"
+
+
+@pytest.mark.smoke
+def test_a_choice_that_communicates_still_works_in_a_replica(two_replicas):
+    def choose(total):
+        return replicas.cond(total > 0, lambda x: replicas.sum_over_replicas([x])[0], lambda x: x, (total,))
+
+    total = tf.function(lambda: two_replicas.run(choose, args=(tf.constant(1.0),)), autograph=False)()
+    values = [float(value) for value in two_replicas.experimental_local_results(total)]
+    assert values == [2.0, 2.0], f"TensorFlow {tf.__version__}: `merge_call` around `tf.cond`; see core/replicas.py"
+
+
+@pytest.mark.smoke
+def test_a_step_traced_before_is_kept_in_train_function():
+    model = line("sgd")
+    model.make_train_function()
+    first = model.train_function
+    model.make_train_function()
+    assert model.train_function is first, VERSION
+    model.make_train_function(force=True)
+    assert model.train_function is not first, VERSION
+    model.compile("sgd", "mse")
+    assert model.train_function is None, f"{VERSION}: `compile` no longer drops the traced step"
 
 
 @pytest.mark.parametrize("method", SIGNATURES)
 def test_the_error_names_the_keras_version_and_the_method(monkeypatch, method):
-    monkeypatch.setattr("keras_opt.training.step_hooks._HOOKED_METHODS", (*SIGNATURES, method + "_of_old"))
-    message = f"StepHooks: Keras {keras.__version__} has moved {method}_of_old of its optimizers"
-    with pytest.raises(RuntimeError) as caught:
-        StepHooks.of(keras.optimizers.SGD())
-    assert message in str(caught.value)
+    monkeypatch.setattr("keras_opt.training.hookable.PRIVATE_METHODS", (*SIGNATURES, method + "_of_old"))
+    message = f"StepHooks: {VERSION} has moved {method}_of_old of its optimizers"
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        StepHooks.prepare(line("sgd"))
 
 
 def test_the_walk_over_all_layers_is_where_it_was():
-    found = getattr(keras.Layer, "_flatten_layers", None)
-    assert callable(found), f"Keras {keras.__version__} has moved Layer._flatten_layers; see keras_opt/export/tflite.py"
+    inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="deep")])
+    model = keras.Sequential([keras.Input((3, 2)), keras.layers.TimeDistributed(inner, name="wrapper")])
+    where = f"{VERSION} has moved Layer._flatten_layers; see keras_opt/core/all_layers.py"
+    assert hasattr(keras.Layer, "_flatten_layers"), where
+    assert {"deep", "wrapper"} <= {layer.name for layer in all_layers(model)}, where
 
 
 @pytest.mark.parametrize(("metric", "mode"), [(keras.metrics.AUC, "max"), (keras.metrics.MeanSquaredError, "min")])
@@ -64,3 +158,40 @@ def test_the_direction_of_a_compiled_metric_is_where_it_was(metric, mode):
     model.train_on_batch(np.ones((2, 2)), np.ones((2, 1)))
     where = f"Keras {keras.__version__} has moved Metric._direction; see keras_opt/callbacks/monitors.py"
     assert mode_in_model("val_ranking", model) == mode, where
+
+
+def test_the_list_that_calls_set_model_is_on_the_stack():
+    seen = []
+
+    class Curious(keras.callbacks.Callback):
+        def set_model(self, model):
+            super().set_model(model)
+            seen.append(siblings(self))
+
+    curious, other = Curious(), keras.callbacks.Callback()
+    keras.callbacks.CallbackList([other, curious], model=keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
+    where = f"Keras {keras.__version__} calls set_model another way; see keras_opt/callbacks/siblings.py"
+    assert seen == [[other, curious]], where
+
+
+def test_a_layer_is_called_through_its_own_call():
+    norm, seen = keras.layers.BatchNormalization(), []
+    model = keras.Sequential([keras.Input((2,)), norm])
+    call = norm.call
+    vars(norm)["call"] = lambda inputs, training=None, mask=None: seen.append(training) or call(inputs, training, mask)
+    model(np.ones((3, 2)), training=True)
+    where = f"Keras {keras.__version__} runs a layer another way; see keras_opt/models/reestimate_batch_norm.py"
+    assert seen == [True], where
+
+
+def test_the_arguments_of_fit_are_where_they_were():
+    found = []
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    look = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: found.append(validation_batches(model)))
+    x, y = np.ones((20, 2)), np.ones((20, 1))
+    model.fit(x, y, batch_size=4, validation_split=0.5, verbose=0, callbacks=[look])
+    model.fit(x, y, batch_size=4, validation_data=(x, y), validation_steps=1, verbose=0, callbacks=[look])
+    model.fit(x, y, validation_data=(x, y), validation_batch_size=2, verbose=0, callbacks=[look])
+    where = f"Keras {keras.__version__} has renamed arguments in `fit`; see keras_opt/callbacks/validation_batches.py"
+    assert found == [3, 1, 10], where
