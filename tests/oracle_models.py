@@ -90,6 +90,22 @@ def shared_layer():
     return keras.Model(inputs, keras.layers.Dense(1, name="head")(twice(twice(inputs))))
 
 
+class Temperature(keras.layers.Layer):
+    """A trainable number."""
+
+    def build(self, shape):
+        self.temperature = self.add_weight(shape=(), initializer="ones", name="temperature")
+
+    def call(self, x):
+        return x * self.temperature
+
+
+def scalar_weight():
+    """A weight without axes."""
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, Temperature(name="scale")(keras.layers.Dense(1, name="head")(inputs)))
+
+
 def embedding():
     """An embedding whose ids repeat within the batch."""
     inputs = keras.Input((5,), dtype="int32")
@@ -125,6 +141,7 @@ MODELS = {
     "frozen": frozen,
     "unused_variable": unused_variable,
     "shared_layer": shared_layer,
+    "scalar_weight": scalar_weight,
     "embedding": embedding,
     "two_outputs": two_outputs,
     "batch_norm": batch_norm,

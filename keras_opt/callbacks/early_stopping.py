@@ -17,6 +17,7 @@ from keras_opt.callbacks.siblings import siblings
 from keras_opt.callbacks.time_budget import TimeBudget
 from keras_opt.callbacks.training_meter import TrainingMeter, check_one_worker
 from keras_opt.core.errors import argument_error, check_at_least
+from keras_opt.training.callers import is_training
 from keras_opt.training.interrupt import Interrupt
 from keras_opt.training.step_hooks import StepHooks
 
@@ -231,6 +232,8 @@ class EarlyStopping(keras.callbacks.Callback):
         self.model.stop_training = True
 
     def _on_interrupt(self) -> None:
+        if not is_training(self.model):  # an exception has ended that fit before
+            return
         self.stopped_because = f"interrupted by Ctrl-C in epoch {self._epoch + 1}"
         self._end(self.stopped_because)
         self._interrupt.disarm()

@@ -25,8 +25,9 @@ class GradientAccumulation(keras.callbacks.Callback):
     Micro-batches left over at an epoch's end make an update of their own, before the validation and before any callback
     sees the epoch's end; nothing is carried into the next epoch or the next fit. Where `fit` does not know the number
     of batches (from a Python generator), that update comes when this callback sees the epoch's end: list it first.
-    A broken-off fit drops them. Under a `LossScaleOptimizer` a micro-batch that overflowed is left out, and the next
-    one takes its place.
+    Ctrl-C drops them; so does the next fit with a callback of keras_opt after one that an exception ended, until which
+    the model stays hooked (`keras_opt.training.attach` is the `finally` that `fit` lacks). Under a `LossScaleOptimizer`
+    a micro-batch that overflowed is left out, and the next one takes its place.
 
     Not exactly the big batch:
 
@@ -36,6 +37,8 @@ class GradientAccumulation(keras.callbacks.Callback):
     - Dropout and noise are drawn for each micro-batch.
     - A masked loss is a mean over the steps that are not masked; its micro-batches weigh by their samples all the same.
       So does a mean over the pixels or steps of inputs whose size differs between micro-batches.
+    - A mean over fewer than all samples (`ignore_class`), or a loss that is no mean over samples (`Circle`, `Dice`,
+      `Tversky`), is another function of the big batch; a `compute_loss` of the model's own is taken for a mean.
     - What layers give to `add_loss`, and a loss function that returns one number, must reduce over the samples as the
       compiled loss does; they are taken for means, beside reduction `"sum"` for sums.
 

@@ -31,8 +31,8 @@ class SharpnessAwareMinimization(keras.callbacks.Callback):
 
     Args:
         rho: Float above 0, the radius |e|, in units of the weights. Default 0.05, as in the paper.
-        interval: Int of at least 1; every `interval`-th update, the first one included, is made so, the others are
-            plain. Default 1.
+        interval: Int of at least 1; the updates whose number `optimizer.iterations`, from 0, it divides are made so,
+            the others are plain. Default 1.
 
     Raises:
         ValueError: An argument is out of its range, or the model has a `train_step` of its own.

@@ -44,11 +44,12 @@ class WeightAveraging(keras.callbacks.Callback):
         swa        a = a + (w - a) / n, the mean of n snapshots; the weights at `start` themselves are not among them
         lookahead  a = a + slow_step_size * (w - a), then w = a: the slow weights, which change training itself
 
-    The averages are in the model during the validation of `fit`, at the end of an epoch for the callbacks listed after
-    this one, and after training, also one that Ctrl-C ended. Training, the callbacks listed before, and checkpoints
-    within an epoch see the raw weights, and everybody does until averaging has started. So list BackupAndRestore
-    before this callback, EarlyStopping and ModelCheckpoint after it. A second `fit` starts anew, from the weights as
-    they are then.
+    The averages are in the model during the validation of `fit`, from the end of an epoch for the callbacks listed
+    after this one to its begin of the next, and after training, also one that Ctrl-C ended. Training, the callbacks
+    listed before at the end of an epoch, and checkpoints within an epoch see the raw weights, and everybody does until
+    averaging has started. Weights that another callback sets while the averages are in place are lost. So list
+    BackupAndRestore before this callback, EarlyStopping and ModelCheckpoint after it. A second `fit` starts anew, from
+    the weights as they are then.
 
     Every weight of a floating type is averaged, BatchNorm statistics too; lookahead leaves those of the fast weights,
     as its authors do. Constraints are applied to the averages when they are put in place, so weights pruned by
@@ -129,9 +130,9 @@ class WeightAveraging(keras.callbacks.Callback):
         _check_order(self, siblings(self) or [self])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._hooks = StepHooks.of(self.model)
         if self._plugin is not None:
             self._hooks.remove(self._plugin)
+        self._hooks = StepHooks.of(self.model)
         step_size = {"ema": 1 - self.ema_momentum, "swa": None, "lookahead": self.slow_step_size}[self.kind]
         self._waits_for_epoch = isinstance(self.start, float)
         start = None if self._waits_for_epoch else self.start

@@ -68,7 +68,7 @@ def unit_axes(model: keras.Model) -> dict[int, tuple[int, ...]]:
     so is each id's vector of an embedding.
     """
     axes = {id(weight): _within_unit(weight) for weight in model.weights}
-    for layer in all_layers(model):
+    for layer in [layer for layer in all_layers(model) if layer.built]:
         if isinstance(layer, _DEPTHWISE):
             axes[id(layer.kernel)] = tuple(range(len(layer.kernel.shape) - 2))
         elif isinstance(layer, _SEPARABLE):

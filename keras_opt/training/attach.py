@@ -50,12 +50,18 @@ def attach(
     running = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=None, verbose=0)
     around = StepHooks.of(model).plugins  # of an `attach` around this one
     model.stop_training = False
+    has_begun = False
     try:
         running.on_train_begin()
+        has_begun = True
         StepHooks.of(model).keep()
         yield running
+    except BaseException:
+        StepHooks.of(model).drop_micro_batches()
+        raise
     finally:
         try:
-            running.on_train_end()
+            if has_begun:
+                running.on_train_end()
         finally:
             StepHooks.of(model).reduce_to(around)

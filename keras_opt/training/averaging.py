@@ -143,10 +143,14 @@ class WeightAverager(StepPlugin):
         self._is_closed = True
         self._raw = None
 
-    def close(self) -> None:
-        # After an interrupt this runs wherever it struck, in the middle of a swap too.
+    def on_interrupt(self) -> None:
+        # It runs wherever the interrupt struck, in the middle of a swap too.
         if not self._is_closed and self.averagings:
             self._write_averages()
+        self.finish()
+
+    def close(self) -> None:
+        # Of a fit that an exception has ended: whose weights the model has by now is not known.
         self.finish()
 
     def _write_averages(self) -> None:

@@ -1,6 +1,7 @@
-"""Who is calling a callback's `set_model`."""
+"""Which methods of a model are calling."""
 
 import inspect
+from collections.abc import Iterator
 
 import keras
 
@@ -10,9 +11,19 @@ def is_called_by_evaluation(model: keras.Model) -> bool:
 
     A callback cannot tell by what it is given, so the callers on the stack are asked.
     """
+    method = next((name for name in _methods_on_stack(model) if name in ("fit", "evaluate", "predict")), "fit")
+    return method != "fit"
+
+
+def is_training(model: keras.Model) -> bool:
+    """Whether `model.fit` or `model.train_on_batch` is running in this thread."""
+    return any(name in ("fit", "train_on_batch") for name in _methods_on_stack(model))
+
+
+def _methods_on_stack(model: keras.Model) -> Iterator[str]:
+    """The names of the methods of `model` that are running, the innermost first."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_locals.get("self") is model and frame.f_code.co_name in ("fit", "evaluate", "predict"):
-            return frame.f_code.co_name != "fit"
+        if frame.f_locals.get("self") is model:
+            yield frame.f_code.co_name
         frame = frame.f_back
-    return False

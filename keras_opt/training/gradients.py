@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_opt.core.replicas import replica_count, sum_over_replicas
 
 
-def sum_duplicates(gradient: Any, rows: int) -> Any:
+def sum_duplicates(gradient: Any, shape: tuple[int, ...]) -> Any:
     """Sum the rows of an `IndexedSlices` that share an id, so that its squares and norms are those of the dense one.
 
     An embedding looked up twice with one id has two rows for it. Adam, RMSprop and Adagrad square them apart, and so
@@ -17,14 +17,14 @@ def sum_duplicates(gradient: Any, rows: int) -> Any:
 
     Args:
         gradient: A tensor, or an `IndexedSlices` of n rows.
-        rows: The number of rows of the variable.
+        shape: The shape of the variable.
 
     Cost: one integer per row of the variable, one pass over the gradient's rows.
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     count = tf.shape(gradient.indices)[0]
-    first = tf.math.unsorted_segment_min(tf.range(count), gradient.indices, rows)
+    first = tf.math.unsorted_segment_min(tf.range(count), gradient.indices, shape[0])
     values = tf.math.unsorted_segment_sum(gradient.values, tf.gather(first, gradient.indices), count)
     return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
 

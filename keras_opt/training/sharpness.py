@@ -111,4 +111,4 @@ def _ascent(gradients: list[Any], variables: list[keras.Variable], scale: Any) -
     wide = [tf.cast(gradient, keras.backend.result_type(gradient.dtype.name, "float32")) for gradient, _ in pairs]
     summed = sum_over_replicas([scaled(gradient, 1 / scale) for gradient in wide])
     pairs = zip(summed, variables, strict=True)
-    return variables, [sum_duplicates(gradient, variable.shape[0]) for gradient, variable in pairs]
+    return variables, [sum_duplicates(gradient, variable.shape) for gradient, variable in pairs]

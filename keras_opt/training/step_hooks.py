@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_opt.core.errors import NoEffectWarning
 from keras_opt.core.replicas import across_replicas, cond, replica_count, replica_number, sum_over_replicas
-from keras_opt.training.callers import is_called_by_evaluation
+from keras_opt.training.callers import is_called_by_evaluation, is_training
 from keras_opt.training.gradients import agree_on_overflow, scaled, sum_duplicates
 from keras_opt.training.hookable import check_hookable, check_methods, parts
 from keras_opt.training.interrupt import Interrupt
@@ -161,8 +161,17 @@ class StepHooks:
             self._uninstall()  # what an interrupt in the middle of `add` or `remove` has left
 
     def _on_interrupt(self) -> None:
+        if not is_training(self.model):  # an exception has ended that fit before
+            return
         with tf.init_scope():  # it may have come in the middle of a trace
+            for plugin in self.plugins:
+                plugin.on_interrupt()
             self.clear()
+
+    def drop_micro_batches(self) -> None:
+        """Forget the micro-batches that are waiting for an update: half of a batch is not the batch."""
+        if self._merger is not None:
+            self.remove(self._merger)
 
     def flush(self) -> None:
         """Make the update that micro-batches are waiting for, if any are."""
@@ -267,6 +276,10 @@ class StepHooks:
             step = _around(plugin, step)
         try:
             return step(data)
+        except BaseException:
+            with tf.init_scope():  # the step could not be traced: what is left of it would not let the model train
+                self.clear()
+            raise
         finally:
             self._batches.pop(replica_number())
 
@@ -338,7 +351,7 @@ class StepHooks:
 
     def _without_duplicates(self, gradients: list[Any]) -> list[Any]:
         pairs = zip(gradients, self._updated, strict=True)
-        return [sum_duplicates(gradient, variable.shape[0]) for gradient, variable in pairs]
+        return [sum_duplicates(gradient, variable.shape) for gradient, variable in pairs]
 
     def _clip_gradients(self, gradients: list[Any]) -> list[Any]:
         return type(self.optimizer)._clip_gradients(self.optimizer, self._through_plugins(list(gradients)))

@@ -37,11 +37,11 @@ class StepPlugin:
     def after_update(self, variables: list[keras.Variable]) -> None:
         """See, or change, the variables after the update and their constraints."""
 
-    def close(self) -> None:
-        """Put right what must not outlive the training. Called when the plugin leaves, after an interrupt too.
+    def on_interrupt(self) -> None:
+        """Do what is due at the end of training: a Ctrl-C ends it now, before `build` maybe, or in mid-phase."""
 
-        An interrupt may have come before `build`, or in the middle of a phase.
-        """
+    def close(self) -> None:
+        """Let go of what must not outlive the training. Called when the plugin leaves, however long after it."""
 
 
 class MicroBatchMerger(StepPlugin):

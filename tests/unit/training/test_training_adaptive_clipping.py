@@ -47,6 +47,21 @@ def test_layers_inside_layers_are_found():
     assert found == {"query/kernel": (0,), "key/kernel": (0,), "value/kernel": (0,), "attention_output/kernel": (0, 1)}
 
 
+def test_a_layer_that_is_never_called_has_no_units():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(1)
+            self.unused = [keras.layers.Embedding(5, 2), keras.layers.DepthwiseConv2D(3)]
+
+        def call(self, inputs):
+            return self.head(inputs)
+
+    model = Model()
+    model(np.ones((2, 3)))
+    assert set(unit_axes(model)) == {id(weight) for weight in model.weights}
+
+
 def test_each_unit_is_brought_to_its_limit_and_no_further():
     rng = np.random.default_rng(0)
     weights = keras.Variable(rng.normal(size=(3, 3, 4, 5)), dtype="float64")

@@ -67,7 +67,7 @@ def test_putting_in_twice_and_taking_out_twice_loses_nothing():
 
 
 @pytest.mark.parametrize("swap", ["put_in_place", "take_out"])
-def test_closing_in_the_middle_of_a_swap_leaves_the_averages(swap, monkeypatch):
+def test_an_interrupt_in_the_middle_of_a_swap_leaves_the_averages(swap, monkeypatch):
     model, averager, _ = trained()
     averages = averages_of(model, averager)
     if swap == "take_out":
@@ -83,7 +83,7 @@ def test_closing_in_the_middle_of_a_swap_leaves_the_averages(swap, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             getattr(averager, swap)()
     assert np.array_equal(kernel.numpy(), averages[0]) == (swap == "put_in_place")
-    averager.close()
+    averager.on_interrupt()
     assert equal(model.get_weights(), averages)
     averager.take_out()
     assert not averager.put_in_place()

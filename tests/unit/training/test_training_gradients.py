@@ -26,7 +26,7 @@ def dense(gradient):
 @given(indices=st.lists(st.integers(0, ROWS - 1), max_size=12))
 def test_duplicates_are_summed_into_the_first_row_of_their_id(indices):
     gradient = slices(indices)
-    summed = sum_duplicates(gradient, ROWS)
+    summed = sum_duplicates(gradient, (ROWS,))
     np.testing.assert_allclose(dense(summed), dense(gradient), rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(summed.indices, gradient.indices)
     for place, index in enumerate(indices):
@@ -37,14 +37,14 @@ def test_duplicates_are_summed_into_the_first_row_of_their_id(indices):
 
 
 def test_an_empty_sparse_gradient_stays_empty():
-    summed = sum_duplicates(slices([]), ROWS)
+    summed = sum_duplicates(slices([]), (ROWS,))
     assert summed.values.shape == (0, 2)
     assert float(squared_norm(summed)) == 0
 
 
 def test_rows_of_several_axes_and_of_half_precision():
     values = tf.constant(np.arange(12).reshape(3, 2, 2), tf.float16)
-    summed = sum_duplicates(tf.IndexedSlices(values, tf.constant([4, 1, 4]), tf.constant([ROWS, 2, 2])), ROWS)
+    summed = sum_duplicates(tf.IndexedSlices(values, tf.constant([4, 1, 4]), tf.constant([ROWS, 2, 2])), (ROWS,))
     assert summed.values.dtype == tf.float16
     np.testing.assert_array_equal(summed.values[0], values[0] + values[2])
     np.testing.assert_array_equal(summed.values[1], values[1])
@@ -52,14 +52,14 @@ def test_rows_of_several_axes_and_of_half_precision():
 
 def test_a_dense_gradient_is_handed_back_as_it_is():
     gradient = tf.constant([1.0, 2.0])
-    assert sum_duplicates(gradient, 2) is gradient
+    assert sum_duplicates(gradient, (2,)) is gradient
 
 
 def test_it_compiles_under_xla_and_with_an_unknown_number_of_rows():
     gradient = slices([3, 0, 3, 3])
 
     def summed(values, indices):
-        return sum_duplicates(tf.IndexedSlices(values, indices, gradient.dense_shape), ROWS).values
+        return sum_duplicates(tf.IndexedSlices(values, indices, gradient.dense_shape), (ROWS,)).values
 
     expected = summed(gradient.values, gradient.indices)
     compiled = tf.function(summed, jit_compile=True)(gradient.values, gradient.indices)
@@ -85,7 +85,7 @@ def test_scaling_by_a_python_number_is_exact_in_float64():
 
 
 def test_norms_of_dense_sparse_and_mixed_gradients():
-    gradients = [tf.constant([3.0]), tf.constant([[4.0]], tf.float64), sum_duplicates(slices([2, 2]), ROWS)]
+    gradients = [tf.constant([3.0]), tf.constant([[4.0]], tf.float64), sum_duplicates(slices([2, 2]), (ROWS,))]
     expected = np.sqrt(9 + 16 + np.sum(dense(slices([2, 2])) ** 2))
     norm = global_norm(gradients)
     assert norm.dtype == tf.float64
