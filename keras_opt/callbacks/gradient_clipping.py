@@ -3,12 +3,12 @@
 import math
 import warnings
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
 
 from keras_opt.core.errors import InputError, NoEffectWarning, argument_error, check_positive
+from keras_opt.core.patterns import fits, layer_of
 from keras_opt.models.output_layers import output_layers
 from keras_opt.training.adaptive_clipping import clip_adaptively, unit_axes
 from keras_opt.training.clipping import (
@@ -198,11 +198,11 @@ class GradientClipping(keras.callbacks.Callback):
         if self.exclude is None:
             left_alone = [weight for layer in self._output_layers() for weight in layer.weights]
         else:
-            left_alone = [weight for weight in weights if any(_fits(weight, pattern) for pattern in self.exclude)]
+            left_alone = [weight for weight in weights if fits(weight, self.exclude)]
             self._warn_of_idle_patterns(weights)
         ids = frozenset(id(weight) for weight in left_alone)
         if all(id(variable) in ids for variable in self.model.trainable_variables):
-            layers = ", ".join(sorted({_layer(weight) for weight in left_alone})) or "none"
+            layers = ", ".join(sorted({layer_of(weight) for weight in left_alone})) or "none"
             self._warn(f"every layer with trainable weights is left alone ({layers}), so nothing is clipped")
         return ids
 
@@ -214,9 +214,9 @@ class GradientClipping(keras.callbacks.Callback):
             raise argument_error("GradientClipping", "exclude", None, must_be, "Name the output layers.") from error
 
     def _warn_of_idle_patterns(self, weights: list[keras.Variable]) -> None:
-        layers = ", ".join(sorted({_layer(weight) for weight in weights}))
+        layers = ", ".join(sorted({layer_of(weight) for weight in weights}))
         for pattern in self.exclude:
-            if not any(_fits(weight, pattern) for weight in weights):
+            if not any(fits(weight, [pattern]) for weight in weights):
                 self._warn(f"the pattern {pattern!r} of `exclude` fits no layer; those with weights are: {layers}")
 
     def _warn(self, reason: str) -> None:
@@ -234,12 +234,3 @@ def _only_one(limits: dict[str, float | None]) -> tuple[str, float]:
         cure = "Each rule clips what the other has left; give one."
         raise argument_error("GradientClipping", name, value, f"left out beside {rule}={limit!r}", cure)
     return rule, limit
-
-
-def _fits(weight: keras.Variable, pattern: str) -> bool:
-    layer = _layer(weight)
-    return fnmatchcase(layer, pattern) or fnmatchcase(layer.rsplit("/", 1)[-1], pattern)
-
-
-def _layer(weight: keras.Variable) -> str:
-    return weight.path.rsplit("/", 1)[0]

@@ -1,8 +1,8 @@
 """The other callbacks of the same list."""
 
-import inspect
-
 import keras
+
+from keras_opt.core.call_stack import frames
 
 
 def siblings(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback] | None:
@@ -14,10 +14,8 @@ def siblings(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callbac
     Returns:
         The callbacks, or `None` when no list is calling.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
+    for frame in frames():
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList) and any(each is callback for each in caller.callbacks):
             return list(caller.callbacks)
-        frame = frame.f_back
     return None

@@ -1,10 +1,11 @@
 """How long a validation will be, before there was one."""
 
-import inspect
 import math
 from typing import Any
 
 import keras
+
+from keras_opt.core.call_stack import frames
 
 
 def validation_batches(model: keras.Model) -> int:
@@ -27,10 +28,8 @@ def validation_batches(model: keras.Model) -> int:
 
 
 def _arguments_of_fit(model: keras.Model) -> dict[str, Any]:
-    frame = inspect.currentframe()
-    while frame is not None:
+    for frame in frames():
         values = frame.f_locals
         if frame.f_code.co_name == "fit" and values.get("self") is model and "validation_data" in values:
             return values
-        frame = frame.f_back
     return {}

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_opt.compression.sparsity import kernels
 from keras_opt.core.errors import InputError, NoEffectWarning, argument_error, check_at_least, check_fraction
+from keras_opt.core.patterns import fits, layer_of
 
 
 class PruneLowMagnitude(keras.callbacks.Callback):
@@ -122,7 +122,7 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._renew(int(self.model.optimizer.iterations) - self._first_step)
 
     def _wants(self, kernel: keras.Variable) -> bool:
-        return (self.include is None or _fits(kernel, self.include)) and not _fits(kernel, self.exclude)
+        return (self.include is None or fits(kernel, self.include)) and not fits(kernel, self.exclude)
 
     def _renew(self, step: int) -> None:
         self._renewed_at = step
@@ -134,11 +134,11 @@ class PruneLowMagnitude(keras.callbacks.Callback):
             mask.renew(target)
 
     def _warn_without_effect(self, trainable: list[keras.Variable]) -> None:
-        layers = ", ".join(sorted({_layer(kernel) for kernel in trainable})) or "none"
+        layers = ", ".join(sorted({layer_of(kernel) for kernel in trainable})) or "none"
         if self._masks:
             patterns = [("include", pattern) for pattern in self.include or ()]
             patterns += [("exclude", pattern) for pattern in self.exclude]
-            idle = [pair for pair in patterns if not any(_fits(kernel, pair[1:]) for kernel in trainable)]
+            idle = [pair for pair in patterns if not any(fits(kernel, pair[1:]) for kernel in trainable)]
             reasons = [
                 f"the pattern {pattern!r} of `{name}` fits no layer that can be pruned" for name, pattern in idle
             ]
@@ -196,13 +196,3 @@ def keep_largest(weights: np.ndarray, kept: np.ndarray, target: float) -> np.nda
     mask = np.ones(weights.size, kept.dtype)
     mask[np.argsort(magnitudes, axis=None, kind="stable")[:count]] = 0
     return mask.reshape(weights.shape)
-
-
-def _fits(kernel: keras.Variable, patterns: Sequence[str]) -> bool:
-    layer = _layer(kernel)
-    name = layer.rsplit("/", 1)[-1]
-    return any(fnmatchcase(layer, pattern) or fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _layer(kernel: keras.Variable) -> str:
-    return kernel.path.rsplit("/", 1)[0]

@@ -1,9 +1,10 @@
 """Which methods of a model are calling."""
 
-import inspect
 from collections.abc import Iterator
 
 import keras
+
+from keras_opt.core.call_stack import frames
 
 
 def is_called_by_evaluation(model: keras.Model) -> bool:
@@ -22,8 +23,4 @@ def is_training(model: keras.Model) -> bool:
 
 def _methods_on_stack(model: keras.Model) -> Iterator[str]:
     """The names of the methods of `model` that are running, the innermost first."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_locals.get("self") is model:
-            yield frame.f_code.co_name
-        frame = frame.f_back
+    return (frame.f_code.co_name for frame in frames() if frame.f_locals.get("self") is model)
