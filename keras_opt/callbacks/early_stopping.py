@@ -8,16 +8,17 @@ from typing import Any
 import keras
 
 from keras_opt.callbacks.best_weights import BestWeights
-from keras_opt.callbacks.criterion import Criterion, holds, is_criterion, leaves, load_states, states_of
+from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.callbacks.criteria.criterion import Criterion, holds, is_criterion, leaves, load_states, states_of
+from keras_opt.callbacks.criteria.plateau import Plateau
+from keras_opt.callbacks.criteria.time_budget import TimeBudget
+from keras_opt.callbacks.criteria.training_meter import TrainingMeter, check_one_worker
 from keras_opt.callbacks.monitored_logs import MonitoredLogs
 from keras_opt.callbacks.monitors import check_mode_is_known, resolve_modes
-from keras_opt.callbacks.plateau import Plateau
 from keras_opt.callbacks.replay import Replay, ReplayMeter, logs_by_epoch, replay
 from keras_opt.callbacks.siblings import siblings
-from keras_opt.callbacks.time_budget import TimeBudget
-from keras_opt.callbacks.training_meter import TrainingMeter, check_one_worker
-from keras_opt.core.errors import argument_error, check_at_least
-from keras_opt.training.callers import is_training
+from keras_opt.core.errors import argument_error, check_at_least, check_name
+from keras_opt.training.callers import Training
 from keras_opt.training.interrupt import Interrupt
 from keras_opt.training.step_hooks import StepHooks
 
@@ -106,6 +107,8 @@ class EarlyStopping(keras.callbacks.Callback):
         self.verbose = verbose
         self.restore_best_weights = restore_best_weights
         self.filepath = filepath
+        if best is not None:
+            check_name("EarlyStopping", "best", best)
         self._plateau = next((leaf for leaf in leaves(self.criterion) if isinstance(leaf, Plateau)), None)
         # What is best is the affair of one Plateau, be it a part of the criterion or not.
         self._tracker = self._plateau if best is None else Plateau(best, 0, start_from_epoch=start_from_epoch)
@@ -161,6 +164,9 @@ class EarlyStopping(keras.callbacks.Callback):
 
     # --- fit ---------------------------------------------------------------------------------------------------------
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "EarlyStopping":
+        return copy_without_fit(self, memo)
+
     def set_model(self, model: keras.Model) -> None:
         self._interrupt.disarm()  # armed since a fit that an exception has ended
         super().set_model(model)
@@ -177,6 +183,7 @@ class EarlyStopping(keras.callbacks.Callback):
                 part.meter = self._meter
         self._reset()
         if self.restore_best_weights:
+            self._training = Training(self.model)
             self._interrupt = Interrupt(self._on_interrupt)
             self._interrupt.arm()
 
@@ -218,7 +225,8 @@ class EarlyStopping(keras.callbacks.Callback):
             self._stop()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        reason = self._end(f"all {self.params['epochs']} epochs were run")
+        epochs = (self.params or {}).get("epochs", self._epoch + 1)
+        reason = self._end(f"all {epochs} epochs were run")
         self._interrupt.disarm()
         if self.verbose and (self.stopped_because or self._weights.is_kept):
             stopped = f"Stopped after epoch {self.stopped_epoch + 1}: {reason}." if self.stopped_because else ""
@@ -232,7 +240,7 @@ class EarlyStopping(keras.callbacks.Callback):
         self.model.stop_training = True
 
     def _on_interrupt(self) -> None:
-        if not is_training(self.model):  # an exception has ended that fit before
+        if not self._training.is_running():  # an exception has ended it before
             return
         self.stopped_because = f"interrupted by Ctrl-C in epoch {self._epoch + 1}"
         self._end(self.stopped_because)

@@ -5,8 +5,11 @@ from typing import Any
 
 import keras
 
+from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.callbacks.loss_reduction import common_reduction
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError, argument_error
+from keras_opt.core.optimizers import inner, parts
 from keras_opt.training.accumulation import GradientAccumulator, check_unregularized
 from keras_opt.training.step_hooks import StepHooks, has_own_train_step
 
@@ -24,7 +27,8 @@ class GradientAccumulation(keras.callbacks.Callback):
 
     Micro-batches left over at an epoch's end make an update of their own, before the validation and before any callback
     sees the epoch's end; nothing is carried into the next epoch or the next fit. Where `fit` does not know the number
-    of batches (from a Python generator), that update comes when this callback sees the epoch's end: list it first.
+    of batches (from a Python generator), or a callback listed after this one stops training in mid-epoch, that update
+    comes when this callback sees the validation begin or the epoch end: list it before all that look at the weights.
     Ctrl-C drops them; so does the next fit with a callback of keras_opt after one that an exception ended, until which
     the model stays hooked (`keras_opt.training.attach` is the `finally` that `fit` lacks). Under a `LossScaleOptimizer`
     a micro-batch that overflowed is left out, and the next one takes its place.
@@ -37,10 +41,9 @@ class GradientAccumulation(keras.callbacks.Callback):
     - Dropout and noise are drawn for each micro-batch.
     - A masked loss is a mean over the steps that are not masked; its micro-batches weigh by their samples all the same.
       So does a mean over the pixels or steps of inputs whose size differs between micro-batches.
-    - A mean over fewer than all samples (`ignore_class`), or a loss that is no mean over samples (`Circle`, `Dice`,
-      `Tversky`), is another function of the big batch; a `compute_loss` of the model's own is taken for a mean.
-    - What layers give to `add_loss`, and a loss function that returns one number, must reduce over the samples as the
-      compiled loss does; they are taken for means, beside reduction `"sum"` for sums.
+    - What cannot be looked into must be a mean over the samples (beside a compiled loss of reduction `"sum"`, a sum): a
+      `compute_loss` of the model's own, a loss function of your own, what layers give to `add_loss`. One that compares
+      samples with one another, as contrastive losses do, is another function of the big batch.
 
     Args:
         gradient_accumulation_steps: Int of at least 1, the micro-batches to an update; or a dict `{epoch: steps}` with
@@ -48,8 +51,10 @@ class GradientAccumulation(keras.callbacks.Callback):
 
     Raises:
         ValueError: The argument is out of its range; or, before training, what is compiled leaves it open what the big
-            batch is: a `train_step` of its own, reductions that differ between the outputs, reduction `None`,
-            reduction `"sum"` beside a weight regularizer, a mean beside an `activity_regularizer` (Keras sums that),
+            batch is: a `train_step` of its own, a loss of Keras's that is no mean over samples (`Circle`; `Dice` and
+            `Tversky` over all axes; `ignore_class`, but for reduction `"sum"`), reductions that differ between the
+            outputs, reduction `None`, reduction `"sum"` beside a weight regularizer, a mean beside an
+            `activity_regularizer` (Keras sums that),
             `gradient_accumulation_steps` of the optimizer, float8 weights.
         RuntimeError: A second `GradientAccumulation` is in the fit; see also `keras_opt.training.StepHooks`.
 
@@ -78,30 +83,33 @@ class GradientAccumulation(keras.callbacks.Callback):
         self._hooks: StepHooks | None = None
         self._accumulator: GradientAccumulator | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GradientAccumulation":
+        return copy_without_fit(self, memo, "_hooks", "_accumulator")
+
     def set_model(self, model: keras.Model) -> None:
         if has_own_train_step(model):
             raise InputError(
                 f"GradientAccumulation: the model {model.name!r} has a `train_step` of its own. It may call the "
                 "optimizer more than once in a batch, so what belongs to one big batch is not known. Override "
-                "`compute_loss` instead, or accumulate inside your `train_step`."
+                "`compute_loss` instead, with a mean over the samples, or accumulate inside your `train_step`."
             )
         _check_optimizer(model)
-        _check_regularizers(model, _reduction(model))
+        _check_regularizers(model, common_reduction(model))
         StepHooks.prepare(model)
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._leave()
         self._hooks = StepHooks.of(self.model)
-        self._accumulator = GradientAccumulator(_reduction(self.model), steps_in_epoch(self._schedule, 0))
+        self._accumulator = GradientAccumulator(common_reduction(self.model), steps_in_epoch(self._schedule, 0))
         self._hooks.add(self._accumulator)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._accumulator.set_steps(steps_in_epoch(self._schedule, epoch))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        batches = self.params.get("steps")
-        if batches is not None and batch + 1 >= batches:
+        batches = (self.params or {}).get("steps")
+        if self.model.stop_training or (batches is not None and batch + 1 >= batches):
             self._hooks.flush()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -114,6 +122,14 @@ class GradientAccumulation(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._hooks.flush()
         self._leave()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The micro-batches that wait for their update: what a training resumed within an epoch goes on with."""
+        return {"micro_batches": self._accumulator.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called. Training must have begun, since `on_train_begin` starts anew."""
+        self._accumulator.load_state_dict(state["micro_batches"])
 
     def _leave(self) -> None:
         if self._accumulator is not None:
@@ -144,8 +160,8 @@ def _is_whole(value: Any) -> bool:
 
 
 def _check_optimizer(model: keras.Model) -> None:
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    for single in getattr(optimizer, "optimizers", [optimizer]):
+    optimizer = inner(model.optimizer)
+    for single in parts(optimizer) or [optimizer]:
         steps = getattr(single, "gradient_accumulation_steps", None)
         if steps:
             raise InputError(
@@ -158,32 +174,6 @@ def _check_optimizer(model: keras.Model) -> None:
             f"GradientAccumulation: the model {model.name!r} has float8 weights, whose scales Keras overwrites in each "
             "step: there is no mean of them over micro-batches. Train in bfloat16, or without this callback."
         )
-
-
-def _reduction(model: keras.Model) -> str:
-    """How the compiled losses reduce over samples; all in the same way."""
-    losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
-    reductions = {_reduction_of(loss) for loss in losses} or {"sum_over_batch_size"}
-    names = ", ".join(sorted(map(repr, reductions)))
-    if len(reductions) > 1:
-        raise InputError(
-            f"GradientAccumulation: the compiled losses have the reductions {names}, so no weight of a micro-batch is "
-            "right for all of them. Compile them with one reduction."
-        )
-    (reduction,) = reductions
-    if reduction is None:
-        raise InputError(
-            "GradientAccumulation: the compiled loss has reduction None, so how samples make up a batch is not known. "
-            'Compile it with reduction="sum_over_batch_size", or with "sum".'
-        )
-    return reduction
-
-
-def _reduction_of(loss: Any) -> str | None:
-    # Keras gives its default reduction to a name and to a function.
-    found = "sum_over_batch_size" if isinstance(loss, str) else keras.losses.get(loss)
-    reduction = getattr(found, "reduction", "sum_over_batch_size")
-    return {"mean": "sum_over_batch_size", "none": None}.get(reduction, reduction)
 
 
 def _check_regularizers(model: keras.Model, reduction: str) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_opt.core.errors import InputError, NoEffectWarning, argument_error, check_positive
+from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.callbacks.log_sources import adds_to_logs, warn_of_early_readers
+from keras_opt.core.errors import InputError, NoEffectWarning, argument_error, check_patterns, check_positive
+from keras_opt.core.optimizers import made_no_update
 from keras_opt.core.patterns import fits, layer_of
 from keras_opt.models.output_layers import output_layers
 from keras_opt.training.adaptive_clipping import clip_adaptively, unit_axes
@@ -24,6 +27,7 @@ from keras_opt.training.clipping import (
 from keras_opt.training.step_hooks import StepHooks
 
 
+@adds_to_logs("clipped_fraction")
 class GradientClipping(keras.callbacks.Callback):
     """Clips the gradients by one rule, and logs how often it had to.
 
@@ -50,7 +54,9 @@ class GradientClipping(keras.callbacks.Callback):
     of a depthwise one; a bias or a scale is one unit, and so is each id's vector of an embedding. `percentile`
     remembers the last 1,000 finite norms of this fit (the paper: all of them).
 
-    A norm that is NaN or infinite clips nothing: the gradients go on as they came, for `TerminateOnNaN` to see.
+    Finite gradients are clipped however large they are, as long as their norm is a number of their type (in float32
+    below 3.4e38). A norm that is NaN or infinite clips nothing of what it is the norm of: those gradients go on as they
+    came, for `TerminateOnNaN` to see. `clipvalue` cuts infinite elements as any others, and leaves NaN.
 
     Args:
         clipvalue: Float above 0.
@@ -74,6 +80,7 @@ class GradientClipping(keras.callbacks.Callback):
     Warns:
         NoEffectWarning: The fit ended without an update; with `adaptive`, every layer is excluded, or a pattern fits
             none.
+        UserWarning: A logger, or a monitor of `clipped_fraction`, is listed before it.
 
     Cost: two numbers of state, and one pass over the gradients for their norms or magnitudes; `adaptive` also one over
         the weights; `percentile` also a variable of 1,000 norms and one sort of it each step.
@@ -117,15 +124,17 @@ class GradientClipping(keras.callbacks.Callback):
         if exclude is not None and adaptive is None:
             cure = "The other rules clip all gradients."
             raise argument_error("GradientClipping", "exclude", exclude, "left out without `adaptive`", cure)
-        if isinstance(exclude, str):
-            cure = f"Give [{exclude!r}]."
-            raise argument_error("GradientClipping", "exclude", exclude, "a sequence of patterns", cure)
+        if exclude is not None:
+            check_patterns("GradientClipping", "exclude", exclude)
         self.exclude = exclude
         self._hooks: StepHooks | None = None
         self._plugin: GradientClipper | None = None
         self._axes: dict[int, tuple[int, ...]] = {}
         self._left_alone: frozenset[int] = frozenset()
         self._seen = (0, 0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GradientClipping":
+        return copy_without_fit(self, memo, "_hooks", "_plugin")
 
     def set_model(self, model: keras.Model) -> None:
         StepHooks.prepare(model)
@@ -135,15 +144,11 @@ class GradientClipping(keras.callbacks.Callback):
         self._axes = {}
         if self.rule == "adaptive" and model.built:
             self._find_units()
+        warn_of_early_readers(self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._remove()
         hooks = StepHooks.of(self.model)
-        if any(isinstance(plugin, GradientClipper) for plugin in hooks.plugins):
-            hooks.detach()
-            raise RuntimeError(
-                f"GradientClipping: two of them are in this fit, one with {self.rule}={self.limit!r}. Leave one out."
-            )
         self._hooks, self._plugin, self._seen = hooks, self._make_plugin(hooks), (0, 0)
         hooks.add(self._plugin)
 
@@ -161,12 +166,20 @@ class GradientClipping(keras.callbacks.Callback):
         self._remove()
         if not updates:
             warnings.warn(
-                f"GradientClipping: no update of the optimizer ({type(self.model.optimizer).__name__}) was seen, so "
-                f"{self.rule}={self.limit!r} had nothing to clip. Was there a training step, and does `train_step` "
-                "call the optimizer?",
+                f"GradientClipping: {self.rule}={self.limit!r} had nothing to clip, for "
+                f"{made_no_update(self.model.optimizer)}",
                 NoEffectWarning,
                 stacklevel=2,
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts of updates, and with `percentile` the norms seen: what a resumed training goes on with."""
+        return {"variables": self._plugin.state.state_dict(), "seen": list(self._seen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called. Training must have begun, since `on_train_begin` starts anew."""
+        self._plugin.state.load_state_dict(state["variables"])
+        self._seen = tuple(state["seen"])
 
     def _remove(self) -> None:
         if self._hooks is not None:
@@ -179,6 +192,7 @@ class GradientClipping(keras.callbacks.Callback):
                 hooks,
                 lambda gradients, _: clip_by_percentile(gradients, history, self.limit),
                 prepare=history.build,
+                state=history.state,
             )
         if self.rule == "adaptive":
             return GradientClipper(hooks, self._clip_adaptively, prepare=self._find_units)

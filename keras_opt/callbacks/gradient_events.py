@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_opt.callbacks.backup.event_files import cut_event_files, event_file_lengths
 from keras_opt.training.norm_recorder import Recorded
+
+_SUFFIX = ".gradients.v2"  # a writer of the user's own may share the folder
 
 _HISTOGRAM = tf.compat.v1.SummaryMetadata(
     plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="histograms"),
@@ -21,7 +25,8 @@ class GradientEvents:
     """
 
     def __init__(self, log_dir: str | os.PathLike):
-        self._writer = tf.summary.create_file_writer(os.fspath(log_dir))
+        self._log_dir = os.fspath(log_dir)
+        self._writer = tf.summary.create_file_writer(self._log_dir, filename_suffix=_SUFFIX)
 
     def add_scalars(self, recorded: Recorded) -> None:
         """One event for each update, with all its scalars: the quickest way that `tf.summary` has."""
@@ -43,6 +48,15 @@ class GradientEvents:
             for layer, rows in buckets.items():
                 tf.summary.write(f"gradients/{layer}", tf.constant(rows, tf.float64), step=step, metadata=_HISTOGRAM)
         self._writer.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lengths of the event files, with all that was written so far."""
+        self._writer.flush()
+        return {"lengths": event_file_lengths(self._log_dir, _SUFFIX)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take out of the event files what was written since `state_dict` was called: it is written again."""
+        cut_event_files(self._log_dir, state["lengths"], is_open=True, suffix=_SUFFIX)
 
     def close(self) -> None:
         """Write what is left and close the file."""

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.gradient_events import GradientEvents
 from keras_opt.callbacks.gradient_warnings import CURES, GradientWatch
+from keras_opt.callbacks.log_sources import adds_to_logs, warn_of_early_readers
 from keras_opt.core.axes import plot_axes
-from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, is_number
+from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, check_path, is_number
+from keras_opt.core.optimizers import inner, made_no_update
 from keras_opt.core.optional import require
 from keras_opt.training.gradient_histogram import GradientHistogram
 from keras_opt.training.norm_recorder import NormRecorder, Recorded
@@ -34,6 +37,7 @@ class SuggestedClipnorm(NamedTuple):
     non_finite: int
 
 
+@adds_to_logs("grad_norm", "grad_norm_max", "update_ratio")
 class GradientMonitor(keras.callbacks.Callback):
     """Logs how large the gradients are, from inside the compiled step and without a second backward pass.
 
@@ -66,15 +70,13 @@ class GradientMonitor(keras.callbacks.Callback):
             that accumulates gradients by itself.
 
     Warns:
-        UserWarning: Gradients vanish, explode or are not finite; names the layers and the update.
+        UserWarning: Gradients vanish, explode or are not finite; names the layers and the update. Before training: a
+            logger or a monitor of what it logs is listed before it.
         NoEffectWarning: The fit ended and no update was recorded.
 
     Cost: in the step, one sum of squares a variable and one scatter into a variable of 1024 rows; with `ratios` three
         sums and one copy of each weight, embeddings as a whole; with `histograms` a logarithm and a scatter of every
         element. Kept in host memory: a recorded update takes 4 bytes for each number of `series()`, in float64 8.
-
-    A `fit` that ends by an exception never ends its callbacks, so the model stays hooked until the next fit with a
-    callback of keras_opt. `keras_opt.training.attach` is the `finally` that `fit` lacks.
 
     Example:
         >>> import keras, keras_opt, numpy as np
@@ -97,6 +99,8 @@ class GradientMonitor(keras.callbacks.Callback):
     ):
         super().__init__()
         check_at_least("GradientMonitor", "every", every, 1)
+        if log_dir is not None:
+            check_path("GradientMonitor", "log_dir", log_dir)
         if histograms and log_dir is None:
             cure = "Give log_dir=, the folder that TensorBoard reads, or leave the histograms out."
             raise argument_error("GradientMonitor", "histograms", histograms, "False without log_dir", cure)
@@ -106,6 +110,8 @@ class GradientMonitor(keras.callbacks.Callback):
         self.histograms = histograms
         self.log_dir = log_dir
         self.warn = warn
+        if not ratios:
+            self.added_to_logs = ("grad_norm", "grad_norm_max")
         self._hooks: StepHooks | None = None
         self._recorder: NormRecorder | None = None
         self._histogram: GradientHistogram | None = None
@@ -118,17 +124,21 @@ class GradientMonitor(keras.callbacks.Callback):
         self._updates_unread = 0
         self._epoch_first_block = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GradientMonitor":
+        self._read()
+        return copy_without_fit(self, memo, "_hooks", "_recorder", "_histogram", "_events")
+
     def set_model(self, model: keras.Model) -> None:
         if self._hooks is not None and self._hooks.model is not model:
             self._detach()  # from the model of a fit that was broken off
         StepHooks.prepare(model)
         super().set_model(model)
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        steps = getattr(optimizer, "gradient_accumulation_steps", None)
+        steps = getattr(inner(model.optimizer), "gradient_accumulation_steps", None)
         if self.ratios and steps:
             must_be = f"False beside gradient_accumulation_steps={steps} of the compiled optimizer"
             cure = "Leave that out of the optimizer and use the callback GradientAccumulation."
             raise argument_error("GradientMonitor", "ratios", self.ratios, must_be, cure)
+        warn_of_early_readers(self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._detach()
@@ -167,13 +177,34 @@ class GradientMonitor(keras.callbacks.Callback):
         self._read()
         self._detach()
         if not self._blocks:
-            optimizer = type(self.model.optimizer).__name__
             warnings.warn(
-                f"GradientMonitor: the optimizer ({optimizer}) made no update, so there is nothing to show. Was there "
-                "a training step, and does `train_step` call the optimizer?",
+                f"GradientMonitor: there is nothing to show, for {made_no_update(self.model.optimizer)}",
                 NoEffectWarning,
                 stacklevel=2,
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was recorded, and what was warned of: what a resumed training goes on with."""
+        self._read()
+        return {
+            "recorder": self._recorder.state_dict(),
+            "blocks": [{**block._asdict(), "layers": list(block.layers)} for block in self._blocks],
+            "epoch_first_block": self._epoch_first_block,
+            "watch": self._watch.state_dict(),
+            "histogram": None if self._histogram is None else self._histogram.state_dict(),
+            "events": None if self._events is None else self._events.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called. Training must have begun, since `on_train_begin` starts anew."""
+        self._recorder.load_state_dict(state["recorder"])
+        self._blocks = [Recorded(**{**block, "layers": tuple(block["layers"])}) for block in state["blocks"]]
+        self._epoch_first_block = state["epoch_first_block"]
+        self._watch.load_state_dict(state["watch"])
+        if self._histogram is not None and state["histogram"] is not None:
+            self._histogram.load_state_dict(state["histogram"])
+        if self._events is not None and state["events"] is not None:
+            self._events.load_state_dict(state["events"])
 
     def series(self) -> dict[str, np.ndarray]:
         """Every recorded update as arrays of one length, up to now if training still runs or was interrupted.

@@ -1,7 +1,7 @@
 """When gradients are to be warned of: the criteria, and who met them first."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,6 +104,20 @@ class GradientWatch:
             explodes = exploding(norms[begin:], float(np.median(self._first)))
             found += self._met(EXPLODE, explodes, steps[begin:], layers)
         return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it has seen and reported."""
+        return {
+            "first": list(self._first),
+            "last": [[condition, layer, held] for (condition, layer), held in self._last.items()],
+            "reported": [list(pair) for pair in sorted(self._reported)],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on looking where `state_dict` was called."""
+        self._first = list(state["first"])
+        self._last = {(condition, layer): held for condition, layer, held in state["last"]}
+        self._reported = {(condition, layer) for condition, layer in state["reported"]}
 
     def _learn_reference(self, global_norms: np.ndarray) -> int:
         """Take what is missing of the first norms; say from which of the updates on the reference is known."""

@@ -4,6 +4,9 @@ from typing import Any
 
 import keras
 
+from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.callbacks.fit_params import epochs_of
+from keras_opt.core.errors import kind_error
 from keras_opt.core.progress import Progress, Stage
 
 
@@ -27,9 +30,17 @@ class ProgressBar(keras.callbacks.Callback):
 
     def __init__(self, title: str = "training", progress: Progress | None = None):
         super().__init__()
+        if not isinstance(title, str):
+            raise kind_error("ProgressBar", "title", title, "a str", "Give the text before the bar.")
+        if progress is not None and not isinstance(progress, Progress):
+            must_be = "a keras_opt.core.progress.Progress or None"
+            raise kind_error("ProgressBar", "progress", progress, must_be, "Leave it out for a bar on standard error.")
         self.title = title
         self.progress = progress or Progress()
         self._stage: Stage | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ProgressBar":
+        return copy_without_fit(self, memo, "_stage")
 
     def set_model(self, model: keras.Model) -> None:
         self._close()  # a fit that was interrupted never called on_train_end
@@ -37,7 +48,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._stage is None:  # only the first epoch tells what `initial_epoch` was
-            self._stage = self.progress.stage(self.title, total=self.params["epochs"] - epoch)
+            self._stage = self.progress.stage(self.title, total=epochs_of(self) - epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.on_epoch_begin(epoch)  # a loop of one's own may not have said that its first epoch begins

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from keras_opt.callbacks.criterion import Criterion, holds, leaves
+from keras_opt.callbacks.criteria.criterion import Criterion, holds, leaves
+from keras_opt.callbacks.criteria.plateau import Plateau
 from keras_opt.callbacks.monitors import missing_monitor
-from keras_opt.callbacks.plateau import Plateau
 from keras_opt.core.errors import InputError, argument_error
 
 

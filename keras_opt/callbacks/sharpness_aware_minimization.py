@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.core.errors import InputError, check_at_least, check_positive
 from keras_opt.training.sharpness import SharpnessAware
 from keras_opt.training.step_hooks import StepHooks, has_own_train_step
@@ -36,7 +37,8 @@ class SharpnessAwareMinimization(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is out of its range, or the model has a `train_step` of its own.
-        RuntimeError: A second `SharpnessAwareMinimization` is in the fit.
+        RuntimeError: A second `SharpnessAwareMinimization` is in the fit; or a loop of your own calls
+            `optimizer.apply`, which leaves it no step to run twice.
 
     Cost: a due update takes two forward and two backward passes. While it runs, one copy of the trainable weights;
         no variable is added.
@@ -61,6 +63,9 @@ class SharpnessAwareMinimization(keras.callbacks.Callback):
         self._hooks: StepHooks | None = None
         self._plugin: SharpnessAware | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SharpnessAwareMinimization":
+        return copy_without_fit(self, memo, "_hooks", "_plugin")
+
     def set_model(self, model: keras.Model) -> None:
         StepHooks.prepare(model)
         if has_own_train_step(model):
@@ -74,12 +79,6 @@ class SharpnessAwareMinimization(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._detach()
         self._hooks = StepHooks.of(self.model)
-        if any(isinstance(plugin, SharpnessAware) for plugin in self._hooks.plugins):
-            self._hooks.detach()
-            raise RuntimeError(
-                "SharpnessAwareMinimization: another one acts on this model already. Use one in a fit; for a wider "
-                "neighbourhood give it a larger `rho`."
-            )
         self._plugin = SharpnessAware(self.model, self.rho, self.interval)
         self._hooks.add(self._plugin)
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.core.errors import NoEffectWarning
 from keras_opt.training.step_hooks import StepHooks
 from keras_opt.training.step_plugin import StepPlugin
@@ -46,6 +47,9 @@ class SparseGradientFix(keras.callbacks.Callback):
         self._hooks: StepHooks | None = None
         self._plugin: _SparseGradients | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SparseGradientFix":
+        return copy_without_fit(self, memo, "_hooks", "_plugin")
+
     def set_model(self, model: keras.Model) -> None:
         StepHooks.prepare(model)
         super().set_model(model)
@@ -65,6 +69,14 @@ class SparseGradientFix(keras.callbacks.Callback):
                 NoEffectWarning,
                 stacklevel=2,
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether there was a sparse gradient."""
+        return {"found": self._plugin.found}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Know what was known when `state_dict` was called. Training must have begun."""
+        self._plugin.found = state["found"]
 
     def _remove(self) -> None:
         if self._hooks is not None:

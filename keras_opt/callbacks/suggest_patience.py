@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from keras_opt.callbacks.criteria.plateau import Plateau
 from keras_opt.callbacks.monitors import check_mode_is_known, resolve_modes
-from keras_opt.callbacks.plateau import Plateau
 from keras_opt.callbacks.replay import ReplayMeter, logs_by_epoch, replay
 from keras_opt.core.errors import InputError, check_at_least
 

@@ -1,4 +1,4 @@
-"""How long a validation will be, before there was one."""
+"""Whether there will be a validation, and how long it will be, before there was one."""
 
 import math
 from typing import Any
@@ -25,6 +25,12 @@ def validation_batches(model: keras.Model) -> int:
     arrays = [array for array in keras.tree.flatten(data) if hasattr(array, "shape")]
     batch_size = arguments.get("validation_batch_size") or arguments.get("batch_size") or 32
     return math.ceil(arrays[0].shape[0] / batch_size) if arrays else 0
+
+
+def has_validation(model: keras.Model) -> bool:
+    """Whether the `fit` that is calling validates; `True` if none is found, so that nobody knows."""
+    arguments = _arguments_of_fit(model)
+    return not arguments or arguments["validation_data"] is not None
 
 
 def _arguments_of_fit(model: keras.Model) -> dict[str, Any]:

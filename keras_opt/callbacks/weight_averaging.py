@@ -2,14 +2,16 @@
 
 import math
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.early_stopping import EarlyStopping
+from keras_opt.callbacks.fit_params import epochs_of
 from keras_opt.callbacks.siblings import siblings
+from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import (
     InputError,
     NoEffectWarning,
@@ -19,6 +21,8 @@ from keras_opt.core.errors import (
     check_fraction,
     check_positive,
 )
+from keras_opt.core.optimizers import inner, parts
+from keras_opt.models.batches import check_inputs, check_is_repeatable
 from keras_opt.models.reestimate_batch_norm import reestimate_batch_norm as reestimate
 from keras_opt.training.averaging import WeightAverager
 from keras_opt.training.step_hooks import StepHooks
@@ -63,14 +67,15 @@ class WeightAveraging(keras.callbacks.Callback):
             fraction of the epochs, rounded down to the begin of an epoch. Default 0, for swa 0.75.
         every: Int of at least 1, the updates between two averagings. Default 1 for ema, 5 for lookahead; swa takes its
             snapshots at the end of each epoch. With accumulation, only real updates count, here and in `start`.
-        reestimate_batch_norm: A dataset or arrays, see `models.reestimate_batch_norm`. BatchNorm statistics are then
-            not averaged but taken from it whenever the averages are put in place; not after Ctrl-C, which does not
-            wait. Default `None`.
+        reestimate_batch_norm: Arrays, or a dataset that ends and is no iterator, for it is gone through once an epoch;
+            see `models.reestimate_batch_norm`. BatchNorm statistics are then not averaged but taken from it whenever
+            the averages are put in place; not after Ctrl-C, which does not wait. Default `None`.
         slow_step_size: Fraction in (0, 1], for lookahead. Default 0.5.
 
     Raises:
         ValueError: An argument is out of its range; the optimizer has `use_ema`; or the list of callbacks has another
             average, or a wrong order.
+        RuntimeError: `start` is a fraction, and a `CallbackList` of your own has no number of epochs.
 
     Warns:
         NoEffectWarning: Averaging never started.
@@ -116,18 +121,22 @@ class WeightAveraging(keras.callbacks.Callback):
             check_at_least("WeightAveraging", "start", self.start, 0)
         if self.every is not None:
             check_at_least("WeightAveraging", "every", self.every, 1)
-        if reestimate_batch_norm is not None and not isinstance(reestimate_batch_norm, Iterable):
-            cure = "Give the training set, or a part of it."
-            must_be = "a dataset or arrays"
-            raise argument_error("WeightAveraging", "reestimate_batch_norm", reestimate_batch_norm, must_be, cure)
+        if reestimate_batch_norm is not None:
+            check_is_repeatable("WeightAveraging", "reestimate_batch_norm", reestimate_batch_norm)
         self._hooks: StepHooks | None = None
         self._plugin: WeightAverager | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WeightAveraging":
+        memo[id(self.reestimate_batch_norm)] = self.reestimate_batch_norm  # tf.data sets cannot be copied
+        return copy_without_fit(self, memo, "_hooks", "_plugin")
 
     def set_model(self, model: keras.Model) -> None:
         StepHooks.prepare(model)
         super().set_model(model)
         _check_optimizer(model)
         _check_order(self, siblings(self) or [self])
+        if self.reestimate_batch_norm is not None:
+            check_inputs("WeightAveraging", "reestimate_batch_norm", self.reestimate_batch_norm, model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._plugin is not None:
@@ -136,16 +145,17 @@ class WeightAveraging(keras.callbacks.Callback):
         step_size = {"ema": 1 - self.ema_momentum, "swa": None, "lookahead": self.slow_step_size}[self.kind]
         self._waits_for_epoch = isinstance(self.start, float)
         start = None if self._waits_for_epoch else self.start
+        # Rounded first: 0.29 * 100 is a little less than 29.
+        self._start_epoch = math.floor(round(self.start * epochs_of(self), 6)) if self._waits_for_epoch else None
         self._plugin = WeightAverager(self.model, step_size, start, self.every, lookahead=self.kind == "lookahead")
         self._snapshot_is_due = self._is_in_for_test = False
-        self._statistics: tuple[int, list[tuple[keras.Variable, tf.Tensor]]] | None = None
+        self._statistics: tuple[int, list[Any]] | None = None
         self._hooks.add(self._plugin)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._plugin.take_out()
         self._snapshot_is_due = self.every is None
-        # Rounded first: 0.29 * 100 is a little less than 29.
-        if self._waits_for_epoch and epoch >= math.floor(round(self.start * self.params["epochs"], 6)):
+        if self._waits_for_epoch and epoch >= self._start_epoch:
             self._waits_for_epoch = False
             self._hooks.flush()
             self._plugin.begin()
@@ -168,10 +178,31 @@ class WeightAveraging(keras.callbacks.Callback):
         self._hooks.remove(plugin)
         self._warn_of_little_effect(plugin.updates, plugin.averagings)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and while they are in the model the raw weights: what a resumed training goes on with."""
+        statistics = None
+        if self._statistics is not None:
+            updates, values = self._statistics
+            statistics = {"updates": updates, "values": [value.numpy() for value in values]}
+        return {
+            "averages": self._plugin.state_dict(),
+            "waits_for_epoch": self._waits_for_epoch,
+            "snapshot_is_due": self._snapshot_is_due,
+            "statistics": statistics,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called. Training must have begun, since `on_train_begin` starts anew."""
+        self._plugin.load_state_dict(state["averages"])
+        self._waits_for_epoch = state["waits_for_epoch"]
+        self._snapshot_is_due = state["snapshot_is_due"]
+        statistics = state["statistics"]
+        self._statistics = None if statistics is None else (statistics["updates"], statistics["values"])
+
     def _warn_of_little_effect(self, updates: int, averagings: int) -> None:
         share = self.ema_momentum**averagings if self.kind == "ema" else 0
         if not averagings:
-            epochs = f" of {self.params['epochs']} epochs" if isinstance(self.start, float) else ""
+            epochs = f" of {epochs_of(self)} epochs" if isinstance(self.start, float) else ""
             warnings.warn(
                 f"WeightAveraging: the fit made {updates} updates, and none of them was averaged with "
                 f"start={self.start}{epochs} and every={self.every}; the model has its raw weights. Start earlier, or "
@@ -204,16 +235,19 @@ class WeightAveraging(keras.callbacks.Callback):
         updates = self._plugin.updates
         if self._statistics is None or self._statistics[0] != updates:
             reestimate(self.model, self.reestimate_batch_norm)
-            kept = self.model.non_trainable_weights
-            self._statistics = (updates, [(variable, tf.convert_to_tensor(variable.value)) for variable in kept])
-        for variable, value in self._statistics[1]:
+            self._statistics = (updates, [tf.convert_to_tensor(each.value) for each in _statistics_of(self.model)])
+        for variable, value in zip(_statistics_of(self.model), self._statistics[1], strict=True):
             variable.assign(value)
 
 
+def _statistics_of(model: keras.Model) -> list[keras.Variable]:
+    norms = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    return [statistic for norm in norms for statistic in (norm.moving_mean, norm.moving_variance)]
+
+
 def _check_optimizer(model: keras.Model) -> None:
-    optimizer = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if any(getattr(each, "use_ema", False) for each in getattr(optimizer, "optimizers", [optimizer])):
+    optimizer = inner(getattr(model, "optimizer", None))
+    if any(getattr(each, "use_ema", False) for each in parts(optimizer) or [optimizer]):
         raise InputError(
             "WeightAveraging: the optimizer has use_ema=True, which would average the weights a second time. Leave "
             "use_ema out of the optimizer, or leave this callback out."

@@ -18,6 +18,7 @@ _COMMANDS = {
     "predict": "Name the class of image files.",
     "export": "Turn a .keras file into a .tflite file.",
     "bench": "Time .tflite files beside one another.",
+    "lr-find": "Suggest a learning rate for a folder of images.",
 }
 
 EXIT_ERROR = 1
@@ -33,7 +34,7 @@ class _LazyGroup(click.Group):
     def get_command(self, context, name):
         if name not in _COMMANDS:
             return None
-        return importlib.import_module(f"keras_opt.cli.{name}").command
+        return importlib.import_module(f"keras_opt.cli.{name.replace('-', '_')}").command
 
     def format_commands(self, context, formatter):
         with formatter.section("Commands"):

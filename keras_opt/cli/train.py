@@ -8,6 +8,7 @@ from keras_opt.cli.kinds import KINDS
 from keras_opt.core.quiet import captured_output
 
 _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+_POSITIVE = click.FloatRange(0, min_open=True)
 _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 
 
@@ -20,6 +21,7 @@ _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 @click.option("--test-split", type=_FRACTION, help="Fraction set aside for the figures.  [default: 0.1]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length of the one-cycle.  [default: 30]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
+@click.option("--max-learning-rate", type=_POSITIVE, help="Peak of the one-cycle; see lr-find.  [default: 0.004]")
 @click.option("--augment/--no-augment", default=None, help="Flip, turn, shift, zoom images.  [default: augment]")
 @click.option("--quantize", type=click.Choice(KINDS), help="Kind of the device file.  [default: int8]")
 @click.option("--sparsity", type=_FRACTION_OR_0, help="Fraction of weights to prune; 0 skips pruning.  [default: 0.5]")

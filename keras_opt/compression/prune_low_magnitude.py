@@ -7,8 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.compression.sparsity import kernels
-from keras_opt.core.errors import InputError, NoEffectWarning, argument_error, check_at_least, check_fraction
+from keras_opt.core.errors import (
+    InputError,
+    NoEffectWarning,
+    argument_error,
+    check_at_least,
+    check_fraction,
+    check_patterns,
+)
 from keras_opt.core.patterns import fits, layer_of
 
 
@@ -70,9 +78,8 @@ class PruneLowMagnitude(keras.callbacks.Callback):
             raise argument_error("PruneLowMagnitude", "schedule", schedule, "a function from step to sparsity", cure)
         check_at_least("PruneLowMagnitude", "every", every, 1)
         for name, patterns in (("include", include), ("exclude", exclude)):
-            if isinstance(patterns, str):
-                cure = f"Give [{patterns!r}]."
-                raise argument_error("PruneLowMagnitude", name, patterns, "a sequence of patterns", cure)
+            if patterns is not None:
+                check_patterns("PruneLowMagnitude", name, patterns)
         self.schedule = schedule
         self.include = include
         self.exclude = exclude or ()
@@ -84,13 +91,16 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._epoch = 0
         self._last_rise = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PruneLowMagnitude":
+        return copy_without_fit(self, memo, "_masks")
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self.model.built:
             raise InputError(
                 f"PruneLowMagnitude: model {self.model.name!r} has no weights yet to prune. Start it with "
                 "keras.Input(shape), or build it before `fit`."
             )
-        self._first_step = int(self.model.optimizer.iterations)
+        self._first_step = self._updates()
         self._target, self._epoch, self._last_rise = 0.0, 0, 0
         trainable = [kernel for kernel in kernels(self.model) if kernel.trainable]
         self._masks = [_Mask.on(kernel) for kernel in trainable if self._wants(kernel)]
@@ -102,13 +112,13 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        step = int(self.model.optimizer.iterations) - self._first_step
+        step = self._updates() - self._first_step
         if step - self._renewed_at >= self.every:
             self._renew(step)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # Validation judges the model as sparse as it is asked to be by now.
-        self._renew(int(self.model.optimizer.iterations) - self._first_step)
+        self._renew(self._updates() - self._first_step)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if any(mask.is_broken() for mask in self._masks):
@@ -119,7 +129,29 @@ class PruneLowMagnitude(keras.callbacks.Callback):
                 UserWarning,
                 stacklevel=2,
             )
-        self._renew(int(self.model.optimizer.iterations) - self._first_step)
+        self._renew(self._updates() - self._first_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The masks, and how far the schedule has come: what a resumed training goes on with."""
+        return {
+            "masks": [keras.ops.convert_to_numpy(mask.keep) for mask in self._masks],
+            "first_step": self._first_step,
+            "renewed_at": self._renewed_at,
+            "target": self._target,
+            "last_rise": self._last_rise,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called. Training must have begun: `on_train_begin` attaches the masks."""
+        for mask, keep in zip(self._masks, state["masks"], strict=True):
+            mask.keep.assign(keep)
+        self._first_step = state["first_step"]
+        self._renewed_at = state["renewed_at"]
+        self._target = state["target"]
+        self._last_rise = state["last_rise"]
+
+    def _updates(self) -> int:
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _wants(self, kernel: keras.Variable) -> bool:
         return (self.include is None or fits(kernel, self.include)) and not fits(kernel, self.exclude)

@@ -3,7 +3,8 @@
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -24,7 +25,39 @@ def argument_error(owner: str, name: str, value: object, must_be: str, cure: str
         must_be: The constraint, as it reads after "must be".
         cure: One sentence on how to mend it.
     """
-    return InputError(f"{owner}: argument `{name}` must be {must_be}. Received: {name}={value!r}. {cure}")
+    return InputError(_message(owner, name, value, must_be, cure))
+
+
+def kind_error(owner: str, name: str, value: object, must_be: str, cure: str) -> TypeError:
+    """Build the same error for a value of the wrong kind; see `argument_error`."""
+    return TypeError(_message(owner, name, value, must_be, cure))
+
+
+def _message(owner: str, name: str, value: object, must_be: str, cure: str) -> str:
+    return f"{owner}: argument `{name}` must be {must_be}. Received: {name}={value!r}. {cure}"
+
+
+def check_name(owner: str, name: str, value: object) -> None:
+    """Raise unless `value` can be a name in the logs."""
+    if not isinstance(value, str):
+        raise kind_error(owner, name, value, "a name in the logs", 'Give for example "val_loss".')
+    if not value:
+        raise argument_error(owner, name, value, "a name in the logs", 'Give for example "val_loss".')
+
+
+def check_path(owner: str, name: str, value: object) -> None:
+    """Raise unless `value` is a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise kind_error(owner, name, value, "a str or a pathlib.Path", "Give a path.")
+
+
+def check_patterns(owner: str, name: str, value: object) -> None:
+    """Raise unless `value` is a sequence of patterns, and not one pattern."""
+    must_be = "a sequence of patterns"
+    if isinstance(value, str):
+        raise argument_error(owner, name, value, must_be, f"Give [{value!r}].")
+    if not isinstance(value, Sequence) or not all(isinstance(pattern, str) for pattern in value):
+        raise kind_error(owner, name, value, must_be, 'Give for example ["head", "block_*"].')
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[object]) -> None:

@@ -38,7 +38,8 @@ def arrays(
         seed: Of the order. `None` follows `keras.utils.set_random_seed`, and is random without it.
 
     Returns:
-        A dataset of `(x, y)` or `(x, y, sample_weight)` batches, of known cardinality.
+        A dataset of `(x, y)` or `(x, y, sample_weight)` batches, of known cardinality. Its `fresh_copy()` is the same
+        data from a first epoch on: going through that leaves this one at its epoch.
 
     Raises:
         InputError: The arrays are empty or differ in length, or an argument is out of its range.
@@ -57,13 +58,19 @@ def arrays(
     _check_lengths(*columns)
     if class_weight is not None:
         columns.append(sample_weights("arrays", columns[1], class_weight))
-    gathers = [_gather(column) for column in columns]
-    positions = tf.data.Dataset.range(len(columns[0]))
-    if shuffle:
-        positions = positions.shuffle(len(columns[0]), seed=seed, reshuffle_each_iteration=True)
-    batches = positions.batch(batch_size).map(lambda batch: tuple(gather(batch) for gather in gathers))
-    batches = batches.prefetch(tf.data.AUTOTUNE)
+    gathers, count = [_gather(column) for column in columns], len(columns[0])
+
+    def ordered(seed: int | None) -> tf.data.Dataset:
+        positions = tf.data.Dataset.range(count)
+        if shuffle:
+            positions = positions.shuffle(count, seed=seed, reshuffle_each_iteration=True)
+        batches = positions.batch(batch_size).map(lambda batch: tuple(gather(batch) for gather in gathers))
+        return batches.prefetch(tf.data.AUTOTUNE).with_options(_gathering_is_stateless())
+
+    batches = ordered(seed)
     batches.memmaps = [column for column in columns if isinstance(column, np.memmap)]  # what _gather only refers to
+    # With a seed always: without, TensorFlow would draw one from its global generator.
+    batches.fresh_copy = lambda: ordered(0 if seed is None else seed)
     return batches
 
 
@@ -80,6 +87,13 @@ def _check_lengths(x, y):
         raise InputError(f"arrays: `x` has {len(x)} examples and `y` has {len(y)}. Give one target for each input.")
     if len(x) == 0:
         raise argument_error("arrays", "x", x, "an array with at least one example", "Give some data.")
+
+
+def _gathering_is_stateless() -> tf.data.Options:
+    """Lets TensorFlow save a place in the data: a `numpy_function` may have a state, those of `_gather` have none."""
+    options = tf.data.Options()
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    return options
 
 
 def _gather(column):

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least
+from keras_opt.models.batches import batches_of, check_inputs
 
 
 def reestimate_batch_norm(model: keras.Model, dataset: Any, steps: int | None = None, batch_size: int = 32) -> None:
@@ -34,13 +35,15 @@ def reestimate_batch_norm(model: keras.Model, dataset: Any, steps: int | None = 
 
     Args:
         model: A built Keras model.
-        dataset: Batches of x, `(x, y)` or `(x, y, sample_weight)`, as a `tf.data.Dataset` or another iterable; or the
-            same as arrays. The order within a batch does not matter, but shuffle a set that is sorted by class.
+        dataset: Batches of x, `(x, y)` or `(x, y, sample_weight)`, as a `tf.data.Dataset`, a `PyDataset` or another
+            iterable; or the same as arrays. As in `fit`, the x of a model of several inputs is a list or a dict of
+            arrays. The order within a batch does not matter, but shuffle a set that is sorted by class.
         steps: Int of at least 1, the batches to use; needed if `dataset` never ends. Default `None`, all of them.
         batch_size: Int of at least 1, the batch size if arrays were given. Choose that of the training. Default 32.
 
     Raises:
-        ValueError: `dataset` is empty, or endless without `steps`; or an argument is out of its range.
+        ValueError: `dataset` is empty, or endless without `steps`, or has not the inputs of the model; or an argument
+            is out of its range. Of a Python iterable it cannot be told whether it ends.
 
     Warns:
         NoEffectWarning: The model has no BatchNormalization that training would update.
@@ -59,7 +62,8 @@ def reestimate_batch_norm(model: keras.Model, dataset: Any, steps: int | None = 
     check_at_least("reestimate_batch_norm", "batch_size", batch_size, 1)
     if steps is not None:
         check_at_least("reestimate_batch_norm", "steps", steps, 1)
-    batches = _batches(dataset, steps, batch_size)
+    check_inputs("reestimate_batch_norm", "dataset", dataset, model)
+    batches = batches_of(dataset, model, steps, batch_size)
     first = next(batches, None)
     if first is None:
         cure = "Give at least one batch; an iterator that was used up gives none."
@@ -106,20 +110,6 @@ class Moments:
     def variance(self) -> Any:
         """The mean of the squared deviations."""
         return self.squares / self.count
-
-
-def _batches(dataset: Any, steps: int | None, batch_size: int) -> Iterator[Any]:
-    """The inputs of each batch."""
-    if isinstance(dataset, np.ndarray | tf.Tensor | tuple | dict):
-        dataset = tf.data.Dataset.from_tensor_slices(dataset).batch(batch_size)
-    if not isinstance(dataset, Iterable):
-        cure = "Give a tf.data.Dataset of batches, or an array."
-        raise argument_error("reestimate_batch_norm", "dataset", dataset, "batches or arrays", cure)
-    if steps is None and isinstance(dataset, tf.data.Dataset) and dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise argument_error("reestimate_batch_norm", "steps", steps, "an int for an endless dataset", "Give steps.")
-    for batch in itertools.islice(dataset, steps):
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        yield tf.nest.map_structure(tf.convert_to_tensor, x)
 
 
 def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:

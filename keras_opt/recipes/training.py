@@ -12,9 +12,11 @@ import tensorflow as tf
 
 from keras_opt.callbacks.criteria import Plateau, Target
 from keras_opt.callbacks.early_stopping import EarlyStopping
+from keras_opt.callbacks.find_learning_rate import find_learning_rate
 from keras_opt.callbacks.gradient_monitor import GradientMonitor
 from keras_opt.callbacks.learning_rate_monitor import LearningRateMonitor
 from keras_opt.callbacks.progress_bar import ProgressBar
+from keras_opt.callbacks.range_test_result import RangeTestResult
 from keras_opt.compression.prune_low_magnitude import PruneLowMagnitude
 from keras_opt.compression.sparsity_schedules import PolynomialSparsity
 from keras_opt.core.clocks import Stopwatch
@@ -42,10 +44,10 @@ class Trainer:
         recipe: The settings.
         prepared: The images; the test images are not touched here.
         progress: Shows one bar a training.
-        interrupted_model: Where the best epoch's model is saved when training is interrupted.
+        interrupted_model: Where the best epoch's model is saved when training is interrupted; a range test needs none.
     """
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, progress: Progress, interrupted_model: Path):
+    def __init__(self, recipe: Recipe, prepared: Prepared, progress: Progress, interrupted_model: Path | None = None):
         self.recipe = recipe
         self.prepared = prepared
         self.progress = progress
@@ -77,9 +79,7 @@ class Trainer:
         monitor = GradientMonitor()
         with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
             watch = Stopwatch()
-            model = self._build(norm="batch", augment=recipe.augment)
-            schedule = OneCycle(recipe.max_learning_rate, self._steps(recipe.epochs))
-            self._compile(model, schedule)
+            model = self._optimised_model()
             callbacks = [EpochClock(watch), LearningRateMonitor(), monitor, stop]
             history = self._fit(model, "with keras_opt", "batch", recipe.epochs, callbacks)
         reason = stop.stopped_because or "the cycle is complete"
@@ -87,6 +87,12 @@ class Trainer:
         gradients = {"step": series["step"].tolist(), "grad_norm": series["grad_norm"].tolist()}
         facts = {"history": history, "stopped_because": reason, "gradients": gradients}
         return shipped(model, recipe, "batch"), facts
+
+    def range_test(self) -> RangeTestResult:
+        """The range test of the network, optimizer and batches of `optimised`."""
+        with self._session("mixed_float16" if self.recipe.mixed_precision else "float32"):
+            batches = self._dataset(self.prepared.train, shuffle=True)
+            return find_learning_rate(self._optimised_model(), batches, progress=self.progress)
 
     def pruned(self, dense: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
         """`dense`, pruned and fine-tuned; or `dense` itself where that costs too much validation accuracy."""
@@ -117,6 +123,11 @@ class Trainer:
         if before - after > recipe.max_accuracy_drop:
             return dense, {"history": history, "pruned": False, "decision": f"pruning was taken back: {change}"}
         return model, {"history": history, "pruned": True, "decision": change}
+
+    def _optimised_model(self) -> keras.Model:
+        model = self._build(norm="batch", augment=self.recipe.augment)
+        self._compile(model, OneCycle(self.recipe.max_learning_rate, self._steps(self.recipe.epochs)))
+        return model
 
     def _build(self, *, norm: str, augment: bool) -> keras.Model:
         return build(self.recipe, self.prepared.image_shape, self.classes, norm=norm, augment=augment)

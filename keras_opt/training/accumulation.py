@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_opt.core.errors import InputError
 from keras_opt.core.replicas import replica_count, replica_variable, sum_over_replicas
+from keras_opt.training.plugin_state import PluginState
 from keras_opt.training.step_plugin import MicroBatchMerger
 
 
@@ -26,6 +27,7 @@ class GradientAccumulator(MicroBatchMerger):
     def __init__(self, reduction: str, steps: int = 1):
         self._reduction = reduction
         self._wanted_steps = steps
+        self._state = PluginState()
         self._steps: tf.Variable | None = None
 
     def set_steps(self, steps: int) -> None:
@@ -38,12 +40,12 @@ class GradientAccumulator(MicroBatchMerger):
         if self._reduction == "sum":
             check_unregularized(variables)
         self._steps = replica_variable(self._wanted_steps, tf.int64, "accumulation_steps")
-        self._gathered = replica_variable(0, tf.int64, "micro_batches")
-        self._weight = replica_variable(0.0, tf.float64, "accumulated_weight")
+        self._gathered = self._state.variable("micro_batches", 0, tf.int64)
+        self._weight = self._state.variable("accumulated_weight", 0.0, tf.float64)
         self._types = [tf.as_dtype(variable.dtype) for variable in variables]
         self._sums = [
-            replica_variable(tf.zeros(variable.shape, _sum_type(kind)), name="accumulated_gradient")
-            for variable, kind in zip(variables, self._types, strict=True)
+            self._state.variable(f"accumulated_gradient_{place}", tf.zeros(variable.shape, _sum_type(kind)))
+            for place, (variable, kind) in enumerate(zip(variables, self._types, strict=True))
         ]
 
     def merge(self, gradients: list[Any], variables: list[keras.Variable], data: Any) -> tf.Tensor:
@@ -68,7 +70,15 @@ class GradientAccumulator(MicroBatchMerger):
         return [tf.cast(mean, kind) for mean, kind in zip(means, self._types, strict=True)]
 
     def is_pending(self) -> bool:
-        return self._steps is not None and int(self._gathered.numpy()) > 0
+        return int(self._state.value("micro_batches", 0)) > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The micro-batches that wait for their update, of every replica; empty if none do."""
+        return self._state.state_dict() if self.is_pending() else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on gathering where `state_dict` was called. No step may have been made yet."""
+        self._state.load_state_dict(state)
 
     def _weight_of(self, data: Any) -> tf.Tensor:
         if self._reduction == "sum":

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_opt.core.all_layers import all_layers
 from keras_opt.training.clipping import Clipped, shrinkage
+from keras_opt.training.gradients import unit_norms
 
 EPSILON = 1e-3
 
@@ -50,15 +51,9 @@ def clip_units(gradient: Any, weights: keras.Variable, factor: float, axes: tupl
 
 
 def _clip_units(gradient, weights, factor, axes):
-    allowed = factor * tf.maximum(_norm(weights, axes), EPSILON)
-    shrink = shrinkage(_norm(gradient, axes), allowed)
+    allowed = factor * tf.maximum(unit_norms(weights, axes), EPSILON)
+    shrink = shrinkage(unit_norms(gradient, axes), allowed)
     return gradient * tf.cast(shrink, gradient.dtype), tf.reduce_any(shrink < 1)
-
-
-def _norm(values, axes):
-    if values.dtype not in (tf.float32, tf.float64):
-        values = tf.cast(values, tf.float32)
-    return tf.sqrt(tf.reduce_sum(tf.square(values), axes, keepdims=True))
 
 
 def unit_axes(model: keras.Model) -> dict[int, tuple[int, ...]]:

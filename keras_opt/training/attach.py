@@ -19,6 +19,9 @@ def attach(
     nothing stays hooked to the model or its optimizer. Call the yielded list's `on_epoch_begin(epoch)`,
     `on_train_batch_end(batch, logs)` and `on_epoch_end(epoch, logs)` where `fit` would.
 
+    In the loop, call `train_on_batch`, or compute gradients and call `optimizer.apply`; what needs the model's own step
+    (`GradientAccumulation`, `SharpnessAwareMinimization`) says so in the latter.
+
     Around a `fit` it is the `finally` that `fit` lacks: what the callbacks of that `fit` hung on the model is gone on
     exit, also after an exception in the middle of training: `with attach(model): model.fit(..., callbacks=[...])`.
 
@@ -46,7 +49,7 @@ def attach(
         5
     """
     check_at_least("attach", "epochs", epochs, 1)
-    StepHooks.of(model)  # raises unless the model is compiled
+    StepHooks.of(model).leave_past_fits()  # raises unless the model is compiled
     running = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=None, verbose=0)
     around = StepHooks.of(model).plugins  # of an `attach` around this one
     model.stop_training = False

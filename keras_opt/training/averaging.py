@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_opt.core.replicas import across_replicas, assign_all, cond, replica_variable
+from keras_opt.core.replicas import across_replicas, assign_all, cond
+from keras_opt.training.plugin_state import PluginState
 from keras_opt.training.step_plugin import StepPlugin
 
 _NOT_YET = tf.int64.max
@@ -44,9 +45,9 @@ class WeightAverager(StepPlugin):
         self._first = start  # as known when the step is traced; the variable `_start` is the truth
         self._every = every
         self._lookahead = lookahead
+        self._state = PluginState()
         self._weights: dict[int, _Weight] = {}
         self._updates: tf.Variable | None = None
-        self._taken: tf.Variable | None = None
         self._raw: list[tuple[tf.Variable, tf.Tensor]] | None = None
         self._is_closed = False
         self._compiled_average = tf.function(self._average, autograph=False)
@@ -57,6 +58,9 @@ class WeightAverager(StepPlugin):
         # Not in `build`: an eager step has changed BatchNorm's statistics by then.
         across_replicas(self._make_state)
         return train_step(data)
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        self._make_state()  # in a loop that calls `optimizer.apply` by itself there is no `run_step`
 
     def after_update(self, variables: list[keras.Variable]) -> None:
         self._updates.assign_add(1)
@@ -87,27 +91,27 @@ class WeightAverager(StepPlugin):
     def _make_state(self) -> None:
         with tf.init_scope():
             if self._updates is None:
-                self._taken = replica_variable(0, tf.int64, "averagings")
-                self._start = replica_variable(_NOT_YET if self._first is None else self._first, tf.int64, "start")
-                self._updates = replica_variable(0, tf.int64, "updates")
-            for weight in self._model.weights:
+                self._taken = self._state.variable("averagings", 0, tf.int64)
+                self._start = self._state.variable("start", _NOT_YET if self._first is None else self._first, tf.int64)
+                self._updates = self._state.variable("updates", 0, tf.int64)
+            for place, weight in enumerate(self._model.weights):
                 if tf.as_dtype(weight.dtype).is_floating:
                     parts = self._model.distribute_strategy.experimental_local_results(weight.value)
                     entry = self._weights.setdefault(id(weight), _Weight(weight, parts))
                     if entry.average is None and (weight.trainable or not self._lookahead):
-                        entry.average = _average_of(weight)
+                        entry.average = self._state.variable(f"average_{place}", _wide_value(weight))
 
     # --- outside the step --------------------------------------------------------------------------------------------
 
     @property
     def updates(self) -> int:
         """How many updates there were."""
-        return 0 if self._updates is None else int(self._updates.numpy())
+        return int(self._state.value("updates", 0))
 
     @property
     def averagings(self) -> int:
         """How often the weights were averaged."""
-        return 0 if self._taken is None else int(self._taken.numpy())
+        return int(self._state.value("averagings", 0))
 
     def begin(self) -> None:
         """Start averaging at this update."""
@@ -153,6 +157,25 @@ class WeightAverager(StepPlugin):
         # Of a fit that an exception has ended: whose weights the model has by now is not known.
         self.finish()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and the raw weights while the averages are in the model."""
+        return {
+            "variables": self._state.state_dict(),
+            "first": self._first,
+            "raw": None if self._raw is None else [value.numpy() for _, value in self._raw],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called; the model is built, and has the weights that it had then."""
+        self._state.load_state_dict(state["variables"])
+        if self._updates is None:
+            self._first = state["first"]
+        if state["variables"]:  # there may be no further step, and averages to put in place or to take out
+            with self._model.distribute_strategy.scope():
+                self._make_state()
+        parts = [part for entry in self._weights.values() for part in entry.parts]
+        self._raw = None if state["raw"] is None else list(zip(parts, state["raw"], strict=True))
+
     def _write_averages(self) -> None:
         for entry in self._weights.values():
             if entry.average is not None:
@@ -177,10 +200,10 @@ def step_towards(weight: tf.Tensor, average: tf.Tensor, step_size: tf.Tensor) ->
     return tf.cast(step_size, average.dtype) * (weight - average)
 
 
-def _average_of(weight: keras.Variable) -> tf.Variable:
-    # In half precision a small step towards the weight would be lost.
+def _wide_value(weight: keras.Variable) -> tf.Tensor:
+    """The value in float32 at least: in half precision a small step towards the weight would be lost."""
     value = tf.convert_to_tensor(weight.value)
-    return replica_variable(value if value.dtype.size >= 4 else tf.cast(value, tf.float32), name="average")
+    return value if value.dtype.size >= 4 else tf.cast(value, tf.float32)
 
 
 def _nothing() -> None:

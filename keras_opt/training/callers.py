@@ -1,6 +1,8 @@
 """Which methods of a model are calling."""
 
+import weakref
 from collections.abc import Iterator
+from types import FrameType
 
 import keras
 
@@ -21,6 +23,38 @@ def is_training(model: keras.Model) -> bool:
     return any(name in ("fit", "train_on_batch") for name in _methods_on_stack(model))
 
 
+def running_fits(model: keras.Model) -> Iterator[FrameType]:
+    """The frames of Keras's own `fit` of `model` that are running in this thread, the innermost first."""
+    for frame in _frames_of(model):
+        if frame.f_code.co_name == "fit" and frame.f_globals.get("__name__", "").partition(".")[0] == "keras":
+            yield frame
+
+
+class Training:
+    """The `fit` of `model` that is running where this is made; outside of one, any training of the model.
+
+    A `fit` that an exception ends tells nobody. Nothing of it is held here, so its data can go.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        fit = next(running_fits(model), None)
+        self._callbacks = None if fit is None else weakref.ref(fit.f_locals["callbacks"])
+
+    def is_running(self) -> bool:
+        """Whether it is running still, in this thread."""
+        if self._callbacks is None:
+            return is_training(self._model)
+        callbacks = self._callbacks()
+        if callbacks is None:
+            return False
+        return any(fit.f_locals["callbacks"] is callbacks for fit in running_fits(self._model))
+
+
 def _methods_on_stack(model: keras.Model) -> Iterator[str]:
     """The names of the methods of `model` that are running, the innermost first."""
-    return (frame.f_code.co_name for frame in frames() if frame.f_locals.get("self") is model)
+    return (frame.f_code.co_name for frame in _frames_of(model))
+
+
+def _frames_of(model: keras.Model) -> Iterator[FrameType]:
+    return (frame for frame in frames() if frame.f_locals.get("self") is model)

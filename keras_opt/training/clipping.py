@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_opt.core.errors import InputError
-from keras_opt.core.replicas import replica_variable
-from keras_opt.training.gradients import global_norm, scaled, squared_norm
+from keras_opt.core.optimizers import inner, parts
+from keras_opt.training.gradients import global_norm, norms, scaled, values_of
+from keras_opt.training.plugin_state import PluginState
 from keras_opt.training.step_hooks import StepHooks
 from keras_opt.training.step_plugin import StepPlugin
 
@@ -20,16 +21,15 @@ Clipped = tuple[list[Any], tf.Tensor]
 
 def clip_by_value(gradients: list[Any], limit: float) -> Clipped:
     """Cut each element to [-limit, limit]."""
-    values = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
-    above = [tf.reduce_any(tf.abs(value) > limit) for value in values]
+    above = [tf.reduce_any(tf.abs(values_of(gradient)) > limit) for gradient in gradients]
     return [tf.clip_by_value(gradient, -limit, limit) for gradient in gradients], tf.reduce_any(above)
 
 
 def clip_by_norm(gradients: list[Any], limit: float) -> Clipped:
     """Scale each gradient whose own L2 norm is above `limit` to that norm."""
-    factors = [shrinkage(tf.sqrt(squared_norm(gradient)), limit) for gradient in gradients]
-    clipped = [scaled(gradient, factor) for gradient, factor in zip(gradients, factors, strict=True)]
-    return clipped, tf.reduce_any([factor < 1 for factor in factors])
+    factors = shrinkage(norms(gradients), limit)
+    clipped = [scaled(gradient, factor) for gradient, factor in zip(gradients, tf.unstack(factors), strict=True)]
+    return clipped, tf.reduce_any(factors < 1)
 
 
 def clip_by_global_norm(gradients: list[Any], limit: float) -> Clipped:
@@ -58,14 +58,15 @@ class NormHistory:
     """The last `HISTORY` finite norms, in a ring of static shape."""
 
     def __init__(self):
+        self.state = PluginState()
         self._norms: tf.Variable | None = None
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Make the ring, as wide as the widest of `variables`; what it holds already stays."""
         if self._norms is None:
             dtype = "float64" if any(variable.dtype == "float64" for variable in variables) else "float32"
-            self._norms = replica_variable(tf.fill([HISTORY], tf.constant(float("inf"), dtype)), name="seen_norms")
-            self._count = replica_variable(0, tf.int64, "seen_norms_count")
+            self._norms = self.state.variable("seen_norms", tf.fill([HISTORY], tf.constant(float("inf"), dtype)))
+            self._count = self.state.variable("seen_norms_count", 0, tf.int64)
 
     def add(self, norm: tf.Tensor) -> None:
         """Remember `norm` if it is finite; the oldest one gives way."""
@@ -92,30 +93,32 @@ class GradientClipper(StepPlugin):
         hooks: The hub that this plugin is for.
         rule: A function of gradients and variables.
         prepare: A function of the variables that makes what the rule needs; called once for each set of them.
+        state: Where the rule keeps its variables, if it has any.
     """
+
+    owner = "GradientClipping"
+    is_single = True
 
     def __init__(
         self,
         hooks: StepHooks,
         rule: Callable[[list[Any], list[keras.Variable]], Clipped],
         prepare: Callable[[list[keras.Variable]], None] | None = None,
+        state: PluginState | None = None,
     ):
         self._hooks = hooks
         self._rule = rule
         self._prepare = prepare
+        self.state = state or PluginState()
         self._counts: tf.Variable | None = None
 
     def build(self, variables: list[keras.Variable]) -> None:
-        try:
-            # Once more: a MultiOptimizer that asks a function for its optimizers knows them only now.
-            check_compile_clips_nothing(self._hooks.optimizer)
-            if self._prepare is not None:
-                self._prepare(variables)
-        except InputError:
-            self._hooks.detach()
-            raise
+        # Once more: a MultiOptimizer that asks a function for its optimizers knows them only now.
+        check_compile_clips_nothing(self._hooks.optimizer)
+        if self._prepare is not None:
+            self._prepare(variables)
         if self._counts is None:
-            self._counts = replica_variable([0, 0], tf.int64, "updates_and_clipped_updates")
+            self._counts = self.state.variable("updates_and_clipped_updates", [0, 0], tf.int64)
 
     def clip_gradients(self, gradients: list[Any], variables: list[keras.Variable]) -> list[Any]:
         gradients, clipped = self._rule(gradients, variables)
@@ -124,20 +127,18 @@ class GradientClipper(StepPlugin):
 
     def counts(self) -> tuple[int, int]:
         """The number of updates so far, and how many of them were clipped."""
-        if self._counts is None:
-            return 0, 0
-        updates, clipped = self._counts.numpy()
+        updates, clipped = self.state.value("updates_and_clipped_updates", (0, 0))
         return int(updates), int(clipped)
 
 
 def check_compile_clips_nothing(optimizer: keras.optimizers.Optimizer) -> None:
     """Raise if `optimizer`, or an inner one, clips by itself."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    for inner in (optimizer, *getattr(optimizer, "optimizers", ())):
+    optimizer = inner(optimizer)
+    for one in (optimizer, *parts(optimizer)):
         for name in ("clipvalue", "clipnorm", "global_clipnorm"):
-            if getattr(inner, name):
+            if getattr(one, name):
                 raise InputError(
-                    f"GradientClipping: the optimizer {inner.name!r} that the model was compiled with clips already, "
-                    f"with {name}={getattr(inner, name)!r}. Leave {name} out of the optimizer, or leave the callback "
+                    f"GradientClipping: the optimizer {one.name!r} that the model was compiled with clips already, "
+                    f"with {name}={getattr(one, name)!r}. Leave {name} out of the optimizer, or leave the callback "
                     "out: both would clip twice."
                 )

@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from keras_opt.core.replicas import replica_variable
 from keras_opt.training.every_nth import every_nth
+from keras_opt.training.gradients import values_of
+from keras_opt.training.plugin_state import PluginState
 from keras_opt.training.step_plugin import StepPlugin
 
 LOWEST_OCTAVE, HIGHEST_OCTAVE, BINS_AN_OCTAVE = -48, 16, 4
@@ -45,43 +47,59 @@ class GradientHistogram(StepPlugin):
 
     def __init__(self, every: int):
         self.every = every
+        self._state = PluginState()
         self._counts: tf.Variable | None = None
         self._unread: dict[str, np.ndarray] = {}
 
     def build(self, variables: list[keras.Variable]) -> None:
-        if self._counts is not None:  # other variables are trained from now on, in the middle of a fit
-            self._unread = self._take()
-        updates = 0 if self._counts is None else int(self._updates.numpy())
+        self._take()  # other variables may be trained from now on, in the middle of a fit
         self._layers = [variable.path.rpartition("/")[0] or variable.path for variable in variables]
         self._sizes = np.array([np.prod(variable.shape, dtype=int) for variable in variables])
-        self._updates = replica_variable(updates, tf.int64, "updates_seen")
+        self._updates = self._state.variable("updates_seen", self._state.value("updates_seen", 0), tf.int64)
         self._counts = replica_variable(np.zeros((len(variables), NOT_FINITE + 1)), tf.int64, "gradient_histograms")
         self._before = np.zeros(self._counts.shape, int)
-        self._counted_before = -(-updates // self.every)
+        self._counted_before = self._counted()
 
     def on_gradients(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         def count() -> None:
-            counts = [count_bins(g.values if isinstance(g, tf.IndexedSlices) else g) for g in gradients]
+            counts = [count_bins(values_of(gradient)) for gradient in gradients]
             self._counts.assign_add(tf.cast(tf.stack(counts), tf.int64))
 
         every_nth(self._updates, self.every, count)
 
     def read(self) -> dict[str, np.ndarray]:
         """What was counted since the last read: for each layer, rows of left edge, right edge and count."""
-        counts, self._unread = self._take(), {}
+        self._take()
+        counts, self._unread = self._unread, {}
         return {layer: buckets(count) for layer, count in counts.items()}
 
-    def _take(self) -> dict[str, np.ndarray]:
-        total, counted = self._counts.numpy(), -(-int(self._updates.numpy()) // self.every)
+    def state_dict(self) -> dict[str, Any]:
+        """The count of updates, and what was not read yet, by layer."""
+        self._take()
+        return {"variables": self._state.state_dict(), "unread": dict(self._unread)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting where `state_dict` was called."""
+        self._take()
+        self._state.load_state_dict(state["variables"])
+        self._unread, self._counted_before = dict(state["unread"]), self._counted()
+
+    def _counted(self) -> int:
+        """How many updates were counted in."""
+        return -(-int(self._state.value("updates_seen", 0)) // self.every)
+
+    def _take(self) -> None:
+        """Take what the variable has, if it is made already, to what is unread."""
+        if self._counts is None:
+            return
+        total, counted = self._counts.numpy(), self._counted()
         counts = total - self._before
         # Rows that an embedding did not look up are zeros, and those that stand for a repeated id are none.
         elements = (counted - self._counted_before) * self._sizes
         counts[:, MAGNITUDES] += elements - counts.sum(axis=1)
         self._before, self._counted_before = total, counted
-        by_layer = dict(self._unread)
         for layer, count in zip(self._layers, counts, strict=True):
-            by_layer[layer] = by_layer.get(layer, 0) + count
-        return by_layer
+            self._unread[layer] = self._unread.get(layer, 0) + count
 
 
 def buckets(counts: np.ndarray) -> np.ndarray:

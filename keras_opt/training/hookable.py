@@ -1,41 +1,48 @@
-"""Which optimizers `StepHooks` can hook."""
+"""Which models and optimizers `StepHooks` can hook."""
 
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from keras_opt.core.optimizers import inner, parts
+from keras_opt.training.instance_wrappers import InstanceWrappers
+
 PRIVATE_METHODS = ("_all_reduce_sum_gradients", "_clip_gradients")
 
 
-def parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers in a `MultiOptimizer`, all of them once it is built; none in any other."""
-    return list(getattr(optimizer, "optimizers", ()))
-
-
-def check_hookable(optimizer: keras.optimizers.Optimizer, replicas: int, own: Callable[..., Any] | None = None) -> None:
-    """Raise a RuntimeError that names the cure if `optimizer` makes its updates in a way that cannot be hooked.
+def check_hookable(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, wrappers: InstanceWrappers | None = None
+) -> None:
+    """Raise a RuntimeError that names the cure if steps of `model`, or updates of `optimizer`, cannot be hooked.
 
     Args:
-        optimizer: Without its `LossScaleOptimizer`.
-        replicas: How many replicas train.
-        own: The hub's wrapper of `apply`, if it is on.
+        optimizer: As `model` was compiled with it.
+        wrappers: Those of the hub, which may be on.
     """
-    for one in (optimizer, *parts(optimizer)):
-        check_methods(one, own)
-    if any(part.gradient_accumulation_steps for part in parts(optimizer)):
+    unscaled = inner(optimizer)
+    for one in (optimizer, unscaled, *parts(unscaled)):
+        _check_methods(one, wrappers and wrappers.wrapper_of(one, "apply"))
+    if any(part.gradient_accumulation_steps for part in parts(unscaled)):
         raise RuntimeError(
             "StepHooks: an optimizer in the MultiOptimizer has gradient_accumulation_steps set. Leave that out and use "
             "the callback GradientAccumulation."
         )
-    if optimizer.gradient_accumulation_steps and replicas > 1:
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if unscaled.gradient_accumulation_steps and replicas > 1:
         raise RuntimeError(
             "StepHooks: Keras cannot accumulate gradients over several replicas. Leave gradient_accumulation_steps out "
             "of the optimizer and use the callback GradientAccumulation."
         )
+    if model.steps_per_execution > 1 and replicas > 1:
+        raise RuntimeError(
+            f"StepHooks: Keras cannot run several steps in one execution over several replicas. Received: "
+            f"steps_per_execution={model.steps_per_execution} in `compile`, and {replicas} replicas. Leave "
+            "steps_per_execution out of `compile`."
+        )
 
 
-def check_methods(optimizer: keras.optimizers.Optimizer, own: Callable[..., Any] | None = None) -> None:
+def _check_methods(optimizer: keras.optimizers.Optimizer, own: Callable[..., Any] | None) -> None:
     """Raise unless `apply` and the private methods of `optimizer` are Keras's, or `apply` is the wrapper `own`."""
     kind = type(optimizer)
     overrider = next(base for base in kind.__mro__ if "apply" in vars(base))

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_opt.core.replicas import replica_variable
 from keras_opt.training.every_nth import every_nth
+from keras_opt.training.gradients import global_norm, norms
+from keras_opt.training.plugin_state import PluginState
 from keras_opt.training.step_plugin import StepPlugin
 
 
@@ -36,7 +38,7 @@ class NormRecorder(StepPlugin):
     """Writes the norms of an update into a ring of `capacity` rows; `read` takes the rows out.
 
     A step adds one sum of squares for each variable, with `ratios` three, and one scatter. Norms are float64 if a
-    variable is, else float32: there, one beyond 1e19 reads as infinite, and one below 1e-22 as 0.
+    variable is, else float32.
 
     Args:
         every: Int of at least 1; records each `every`-th update.
@@ -51,6 +53,7 @@ class NormRecorder(StepPlugin):
         self.capacity = capacity
         self._per_layer = per_layer
         self._ratios = ratios
+        self._state = PluginState()
         self._ring: tf.Variable | None = None
         self._unread: list[Recorded] = []
         self._read_rows = 0
@@ -58,22 +61,19 @@ class NormRecorder(StepPlugin):
         self._replica = threading.local()
 
     def build(self, variables: list[keras.Variable]) -> None:
-        updates = 0
-        if self._ring is not None:  # other variables are trained from now on, in the middle of a fit
-            self._unread = self.read()
-            updates = int(self._updates.numpy())
+        self._unread = self.read()  # other variables may be trained from now on, in the middle of a fit
         self._layers = [variable.path.rpartition("/")[0] or variable.path for variable in variables]
         self._dtype = tf.float64 if any(variable.dtype == "float64" for variable in variables) else tf.float32
         self._columns = len(variables) if self._per_layer else 1
         width = (3 if self._ratios else 1) * self._columns
         self._ring = replica_variable(tf.zeros((self.capacity, width), self._dtype), name="recorded_norms")
-        self._updates = replica_variable(updates, tf.int64, "updates_seen")
+        self._updates = self._state.variable("updates_seen", self._state.value("updates_seen", 0), tf.int64)
 
     def on_gradients(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         if self._ratios:
             self._replica.seen = gradients, _tensors(variables)
         else:
-            every_nth(self._updates, self.every, lambda: self._write(self._squares(gradients)))
+            every_nth(self._updates, self.every, lambda: self._write(gradients))
 
     def after_update(self, variables: list[keras.Variable]) -> None:
         if not self._ratios:
@@ -83,7 +83,7 @@ class NormRecorder(StepPlugin):
 
         def record() -> None:
             changes = [new - old for new, old in zip(_tensors(variables), before, strict=True)]
-            self._write(self._squares(gradients) + self._squares(changes) + self._squares(before))
+            self._write(gradients, changes, before)
 
         every_nth(self._updates, self.every, record)
 
@@ -92,35 +92,44 @@ class NormRecorder(StepPlugin):
         unread, self._unread = self._unread, []
         if self._ring is None:
             return unread
-        written = -(-int(self._updates.numpy()) // self.every)
+        written = self._written()
         rows = np.arange(max(self._read_rows, written - self.capacity), written)
         self._read_rows = written
         if not len(rows):
             return unread
-        squares = 2 * self._ring.numpy()[rows % self.capacity].astype("float64")
-        return [*unread, self._recorded(rows * self.every, squares.reshape(len(rows), -1, self._columns))]
+        table = self._ring.numpy()[rows % self.capacity].astype("float64")
+        return [*unread, self._recorded(rows * self.every, table.reshape(len(rows), -1, self._columns))]
 
-    def _squares(self, values: list[Any]) -> list[tf.Tensor]:
-        """Half the sum of squares of each variable, or of all together."""
-        squares = [tf.cast(_half_square(value), self._dtype) for value in values]
-        return squares if self._per_layer else [tf.add_n(squares)]
+    def state_dict(self) -> dict[str, Any]:
+        """The count of updates, in a call right after `read`: what was recorded is with the reader."""
+        return self._state.state_dict()
 
-    def _write(self, row: list[tf.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting where `state_dict` was called."""
+        self._state.load_state_dict(state)
+        self._unread, self._read_rows = [], self._written()
+
+    def _written(self) -> int:
+        """How many rows were ever written."""
+        return -(-int(self._state.value("updates_seen", 0)) // self.every)
+
+    def _write(self, *quantities: list[Any]) -> None:
+        """The norms of each variable, or of all together, for each of the quantities."""
+        row = [norms(values) if self._per_layer else global_norm(values)[tf.newaxis] for values in quantities]
+        row = tf.concat([tf.cast(part, self._dtype) for part in row], 0)
         recorded = self._updates if self.every == 1 else self._updates // self.every
         # By its handle, because the variable's own method refuses to scatter in a replica.
-        tf.raw_ops.ResourceScatterUpdate(
-            resource=self._ring.handle, indices=recorded % self.capacity, updates=tf.stack(row)
-        )
+        tf.raw_ops.ResourceScatterUpdate(resource=self._ring.handle, indices=recorded % self.capacity, updates=row)
 
-    def _recorded(self, steps: np.ndarray, squares: np.ndarray) -> Recorded:
-        """Squares (rows, quantities, variables) as what is told outside."""
+    def _recorded(self, steps: np.ndarray, table: np.ndarray) -> Recorded:
+        """Norms (rows, quantities, variables) as what is told outside."""
         layers = tuple(dict.fromkeys(self._layers)) if self._per_layer else ()
         columns = [[at for at, name in enumerate(self._layers) if name == layer] for layer in layers]
         dtype = self._dtype.as_numpy_dtype
-        in_total = np.sqrt(squares.sum(-1))
+        in_total = np.hypot.reduce(table, axis=-1)
         by_layer = np.zeros((*in_total.shape, len(layers)))
         for at, own in enumerate(columns):
-            by_layer[..., at] = np.sqrt(squares[..., own].sum(-1))
+            by_layer[..., at] = np.hypot.reduce(table[..., own], axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):  # of weights that are all 0
             return Recorded(
                 steps,
@@ -134,10 +143,3 @@ class NormRecorder(StepPlugin):
 
 def _tensors(variables: list[keras.Variable]) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(variable.value) for variable in variables]
-
-
-def _half_square(value: Any) -> tf.Tensor:
-    """Half the sum of squares, in one fused pass. The hub has summed the repeated ids of an `IndexedSlices`."""
-    if isinstance(value, tf.IndexedSlices):
-        value = value.values
-    return tf.nn.l2_loss(value if value.dtype.size >= 4 else tf.cast(value, tf.float32))

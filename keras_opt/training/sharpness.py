@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_opt.core.replicas import assign_all, cond, sum_over_replicas
-from keras_opt.training.gradients import global_norm, scaled, sum_duplicates
+from keras_opt.core.replicas import assign_all, cond, replica_number, sum_over_replicas
+from keras_opt.training.gradients import global_norm, scaled, sum_duplicates, values_of
 from keras_opt.training.step_hooks import StepHooks
 from keras_opt.training.step_plugin import StepPlugin
 
@@ -28,11 +28,12 @@ def ascended(weights: list[tf.Tensor], gradients: list[Any], rho: float) -> list
 
 
 def _moved(weight: tf.Tensor, gradient: Any, factor: tf.Tensor) -> tf.Tensor:
-    is_sparse = isinstance(gradient, tf.IndexedSlices)
-    values = gradient.values if is_sparse else gradient
+    values = values_of(gradient)
     # `multiply_no_nan`: an infinite gradient times the factor 0 is no step.
     step = tf.cast(tf.math.multiply_no_nan(values, tf.cast(factor, values.dtype)), weight.dtype)
-    return tf.tensor_scatter_nd_add(weight, gradient.indices[:, None], step) if is_sparse else weight + step
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.tensor_scatter_nd_add(weight, gradient.indices[:, None], step)
+    return weight + step
 
 
 class SharpnessAware(StepPlugin):
@@ -41,13 +42,18 @@ class SharpnessAware(StepPlugin):
     The model's own step runs twice, and both passes start from the same state, so that they see one loss function: the
     same dropout masks, for example. The first pass is the one that counts, for the metrics, for BatchNorm's statistics
     and for every other variable that a step changes; its gradients show the way up. The gradients of the second pass go
-    to the optimizer after all that was put back.
+    to the optimizer after all that was put back; in an eager step also if an exception or Ctrl-C breaks the second pass
+    off. An error in the second pass of a compiled step may leave the weights at its point: no code runs there any more.
 
     Args:
         model: The model whose hub this plugin is added to.
         rho: How far up, in the L2 norm over all weights that have a gradient.
         interval: Each `interval`-th update is made so, the first one included; the others are plain.
     """
+
+    owner = "SharpnessAwareMinimization"
+    is_single = True
+    needs_train_step = True
 
     def __init__(self, model: keras.Model, rho: float, interval: int):
         self._model = model
@@ -78,10 +84,16 @@ class SharpnessAware(StepPlugin):
         changed = model.non_trainable_variables + model.metrics_variables
         changed_values = _values(changed)
 
-        assign_all(state, state_before)
-        assign_all(variables, ascended(weights, gradients, self._rho))
-        with hooks.captured() as received:
-            train_step(data)
+        up = ascended(weights, gradients, self._rho)
+        try:
+            assign_all(state, state_before)
+            assign_all(variables, up)
+            with hooks.captured() as received:
+                train_step(data)
+        except BaseException:
+            if tf.executing_eagerly():
+                _descend(variables, up, weights, changed, changed_values)
+            raise
         assign_all(variables, weights)
         assign_all(changed, changed_values)
         model.optimizer.apply(*received[0])
@@ -97,6 +109,27 @@ def _build(model: keras.Model, data: Any) -> None:
 
 def _values(variables: list[keras.Variable]) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def _descend(
+    variables: list[keras.Variable],
+    up: list[tf.Tensor],
+    weights: list[tf.Tensor],
+    changed: list[keras.Variable],
+    changed_values: list[tf.Tensor],
+) -> None:
+    """Put this replica's weights back where they are still `up`: a Ctrl-C may have put best or averaged ones there."""
+    for variable, above, below in zip(_own_copies(variables), up, weights, strict=True):
+        if tf.reduce_all(variable == above):
+            variable.assign(below)
+    if all(tf.reduce_all(own == below) for own, below in zip(_own_copies(variables), weights, strict=True)):
+        for variable, value in zip(_own_copies(changed), changed_values, strict=True):
+            variable.assign(value)
+
+
+def _own_copies(variables: list[keras.Variable]) -> list[tf.Variable]:
+    copies = tf.distribute.get_strategy().experimental_local_results
+    return [copies(variable.value)[replica_number()] for variable in variables]
 
 
 def _ascent(gradients: list[Any], variables: list[keras.Variable], scale: Any) -> tuple[list[Any], list[Any]]:

@@ -4,6 +4,7 @@
 `test_public_names.py`.
 """
 
+import contextlib
 import copy
 import functools
 import io
@@ -134,6 +135,33 @@ def sums_repeated_ids(folder: Path) -> bool:
     return np.abs(ends[0] - ends[1]).max() > 1e-4
 
 
+def finds_a_rate(folder: Path) -> bool:
+    """A rate at which SGD solves a linear model of five inputs, whose curvature is about 1; the weights stay."""
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    before = model.get_weights()[0]
+    quiet = Progress(quiet=True)
+    found = callbacks.find_learning_rate(model, X, X[:, :2], batch_size=22, progress=quiet)
+    return 1e-2 < found.suggestion < 1 and np.array_equal(model.get_weights()[0], before)
+
+
+def goes_on_after_a_crash(folder: Path) -> bool:
+    """A training that an exception ends in its third epoch is resumed there."""
+
+    def crash(epoch, logs):
+        if epoch == 2:
+            raise RuntimeError
+
+    epochs = []
+    for use in (crash, lambda epoch, logs: epochs.append(epoch)):
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+        model.compile("sgd", "mse")
+        used = [callbacks.BackupAndRestore(folder, verbose=0), keras.callbacks.LambdaCallback(on_epoch_begin=use)]
+        with contextlib.suppress(RuntimeError):
+            model.fit(X, Y, epochs=4, verbose=0, callbacks=used)
+    return epochs == [2, 3]
+
+
 class RisingValidation(keras.callbacks.Callback):
     """Logs a validation loss that rises from epoch to epoch."""
 
@@ -148,6 +176,7 @@ def criterion(make: Callable[..., Any], **arguments: Any) -> InFit:
 
 
 CALLBACKS = {
+    "BackupAndRestore": Call(goes_on_after_a_crash),
     "EarlyStopping": InFit(callbacks.EarlyStopping, {"monitor": "loss", "min_delta": 1e9}, stopped_early),
     "Plateau": criterion(callbacks.Plateau, monitor="loss", patience=0, min_delta=1e9),
     "Target": criterion(callbacks.Target, monitor="loss", value=1e9),
@@ -160,6 +189,7 @@ CALLBACKS = {
     "suggest_patience": Call(
         lambda folder: callbacks.suggest_patience({"val_loss": [3.0, 2.0, 2.5, 1.0, 1.0]}).suggestion == 2
     ),
+    "find_learning_rate": Call(finds_a_rate),
     "GradientAccumulation": InFit(
         callbacks.GradientAccumulation, {"gradient_accumulation_steps": 4}, three_updates_an_epoch
     ),
@@ -169,6 +199,26 @@ CALLBACKS = {
         callbacks.LearningRateMonitor,
         {},
         lambda fitted: np.allclose(fitted.history.history["learning_rate"], [0.01] * EPOCHS),
+    ),
+    "ReduceLROnPlateau": InFit(
+        callbacks.ReduceLROnPlateau,
+        {"monitor": "loss", "factor": 0.5, "patience": 1, "min_delta": 1e9},
+        lambda fitted: np.allclose(fitted.history.history["learning_rate"], [0.01, 0.01, 0.005]),
+    ),
+    "ScheduleLearningRate": InFit(
+        callbacks.ScheduleLearningRate,
+        {"schedule": schedules.StepDecay(0.02, 10, 0.5), "unit": "update"},
+        lambda fitted: np.isclose(float(fitted.model.optimizer.learning_rate), 0.02 * 0.5**3),  # of 33 updates
+    ),
+    "ModelCheckpoint": InFit(
+        callbacks.ModelCheckpoint,
+        {"filepath": Path(tempfile.mkdtemp()) / "{epoch}.keras", "monitor": "loss", "keep": 1},
+        lambda fitted: fitted.used.best_path.is_file() and fitted.used.last_path.name == f"{EPOCHS}.keras",
+    ),
+    "GradualUnfreezing": InFit(
+        callbacks.GradualUnfreezing,
+        {"schedule": {0: "head"}},
+        lambda fitted: not fitted.model.get_layer("body").trainable and fitted.model.layers[-1].trainable,
     ),
     "ProgressBar": InFit(
         callbacks.ProgressBar,

@@ -11,9 +11,11 @@ import tensorflow as tf
 from keras_opt.callbacks.monitors import mode_in_model
 from keras_opt.callbacks.siblings import siblings
 from keras_opt.callbacks.validation_batches import validation_batches
-from keras_opt.core import replicas
+from keras_opt.core import random_generators, replicas
 from keras_opt.core.all_layers import all_layers
+from keras_opt.core.learning_rates import rate_source
 from keras_opt.training import StepHooks
+from keras_opt.training.callers import running_fits
 from keras_opt.training.hookable import PRIVATE_METHODS
 
 SIGNATURES = {
@@ -135,6 +137,29 @@ def test_a_step_traced_before_is_kept_in_train_function():
     assert model.train_function is None, f"{VERSION}: `compile` no longer drops the traced step"
 
 
+@pytest.mark.smoke
+def test_fit_asks_for_its_step_between_set_model_and_on_train_begin():
+    calls = []
+
+    class Telling(keras.callbacks.Callback):
+        def set_model(self, model):
+            calls.append("set_model")
+
+        def on_train_begin(self, logs=None):
+            calls.append("on_train_begin")
+
+    def make_train_function(force=False):
+        calls.append([frame.f_code.co_name for frame in running_fits(model)])
+        return keras.Model.make_train_function(model, force)
+
+    model = line("sgd")
+    vars(model)["make_train_function"] = make_train_function
+    model.fit(np.ones((2, 1)), np.ones((2, 1)), verbose=0, callbacks=[Telling()])
+    model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    where = f"{VERSION} begins a training another way; see keras_opt/training/callers.py and step_hooks.py"
+    assert calls == ["set_model", ["fit"], "on_train_begin", []], where
+
+
 @pytest.mark.parametrize("method", SIGNATURES)
 def test_the_error_names_the_keras_version_and_the_method(monkeypatch, method):
     monkeypatch.setattr("keras_opt.training.hookable.PRIVATE_METHODS", (*SIGNATURES, method + "_of_old"))
@@ -195,3 +220,82 @@ def test_the_arguments_of_fit_are_where_they_were():
     model.fit(x, y, validation_data=(x, y), validation_batch_size=2, verbose=0, callbacks=[look])
     where = f"Keras {keras.__version__} has renamed arguments in `fit`; see keras_opt/callbacks/validation_batches.py"
     assert found == [3, 1, 10], where
+
+
+def test_the_callbacks_of_keras_count_where_they_did(tmp_path):
+    """The private attributes of `keras_opt/callbacks/keras_states.py`, as they are in the second epoch of a fit."""
+    seen = {}
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras", save_freq=4)
+    averaging = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    board = keras.callbacks.TensorBoard(tmp_path, update_freq=1)
+
+    def look(epoch, logs):
+        if epoch == 1:
+            seen["checkpoint"] = checkpoint._batches_seen_since_last_saving, checkpoint._last_batch_seen
+            seen["averaging"] = averaging._ema_weights_in_model
+            seen["board"] = board._global_train_batch, board._global_test_batch, sorted(board._writers)
+
+    model = line(keras.optimizers.SGD(use_ema=True))
+    x = np.ones((6, 1))
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=look), checkpoint, averaging, board]
+    model.fit(x, x, batch_size=2, epochs=2, validation_data=(x, x), verbose=0, callbacks=callbacks)
+    expected = {"checkpoint": (3, 2), "averaging": True, "board": (3, 3, ["train", "val"])}
+    assert seen == expected, f"{VERSION} has moved the state of callbacks; see keras_opt/callbacks/keras_states.py"
+    assert {path.parent.name for path in tmp_path.glob("*/*tfevents*.v2")} == {"train", "validation"}
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "RMSprop", "SGD"])
+def test_the_source_of_a_rate_is_where_it_was(kind):
+    schedule, function = keras.optimizers.schedules.CosineDecay(0.1, 10), lambda: 0.1
+    sources = [rate_source(getattr(keras.optimizers, kind)(rate)) for rate in (schedule, function, 0.1)]
+    where = f"{VERSION} keeps the rate of {kind} elsewhere; see keras_opt/core/learning_rates.py"
+    assert sources == [schedule, function, None], where
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "slots"),
+    [
+        (keras.optimizers.Adam(amsgrad=True), {"velocity", "velocity_hat"}),
+        (keras.optimizers.RMSprop(centered=True), {"velocity", "average_gradient"}),
+    ],
+    ids=["Adam", "RMSprop"],
+)
+def test_the_second_moments_have_the_names_they_had(optimizer, slots):
+    model = line(optimizer)
+    optimizer.build(model.trainable_variables)
+    path = model.trainable_variables[0].path.replace("/", "_")
+    where = f"{VERSION} names the variables of its optimizers otherwise; see keras_opt/callbacks/effective_rates.py"
+    assert {f"{path}_{slot}" for slot in slots} <= {variable.name for variable in optimizer.variables}, where
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Lion", "Nadam", "Adafactor"])
+def test_an_optimizer_still_reads_its_count_of_updates_where_it_was(optimizer):
+    where = f"{VERSION} has moved what counts the updates of {optimizer}; see keras_opt/training/group_rates.py"
+    made = getattr(keras.optimizers, optimizer)()
+    assert list(inspect.signature(made.update_step).parameters) == ["gradient", "variable", "learning_rate"], where
+    vars(made)["_iterations"] = tf.constant(7, tf.int64)
+    assert int(made.iterations) == 7, where
+
+
+def test_an_optimizer_still_knows_the_variables_it_was_built_for():
+    known, unknown = (keras.Variable([0.0], name=name) for name in ("known", "unknown"))
+    optimizer = keras.optimizers.Adam()
+    optimizer.build([known])
+    where = f"{VERSION} checks variables another way; see keras_opt/callbacks/gradual_unfreezing.py"
+    assert hasattr(optimizer, "_check_variables_are_known"), where
+    optimizer._check_variables_are_known([known])
+    with pytest.raises(ValueError, match="Unknown variable"):
+        optimizer._check_variables_are_known([known, unknown])
+
+
+@pytest.mark.smoke
+def test_the_global_generator_of_keras_is_where_it_was():
+    keras.random.uniform(())
+    generator = random_generators._keras_generator()
+    where = f"{VERSION}: the global seed generator has moved; see keras_opt/core/random_generators.py"
+    assert isinstance(generator, keras.random.SeedGenerator), where
+    before = generator.state.numpy().tolist()
+    keras.random.uniform(())
+    assert generator.state.numpy().tolist() != before, where
+    keras.utils.set_random_seed(0)
+    assert random_generators._keras_generator() is None, where

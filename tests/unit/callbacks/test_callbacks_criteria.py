@@ -16,8 +16,8 @@ from keras_opt.callbacks import (
     Target,
     TimeBudget,
 )
-from keras_opt.callbacks.criterion import holds
-from keras_opt.callbacks.prechelt import generalization_loss, training_progress
+from keras_opt.callbacks.criteria.criterion import holds
+from keras_opt.callbacks.criteria.prechelt import generalization_loss, training_progress
 
 NAN, INF = math.nan, math.inf
 

@@ -214,7 +214,7 @@ def test_a_train_step_of_the_instance():
 
 def test_a_second_one():
     model = compiled()
-    with pytest.raises(RuntimeError, match="one GradientAccumulation"):
+    with pytest.raises(RuntimeError, match="GradientAccumulation: two of them"):
         fit(model, GradientAccumulation(2), GradientAccumulation(2))
     assert_nothing_is_attached(model)
 
@@ -260,6 +260,50 @@ def test_a_mean_beside_an_activity_regularizer_however_deep():
     assert_refused(model, "'busy' has an activity_regularizer")
     model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
     fit(model, GradientAccumulation(2))
+
+
+# --- when training stops in mid-epoch --------------------------------------------------------------------------------
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = batch == self.batch
+
+
+class Watcher(keras.callbacks.Callback):
+    """How many updates had been made at each event."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def on_test_begin(self, logs=None):
+        self.seen["validation"] = updates(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen["epoch end"] = updates(self.model)
+
+
+@pytest.mark.parametrize("validates", [False, True])
+def test_a_stop_by_a_callback_before_it_flushes_at_once(validates):
+    """Six micro-batches in fours, then the stop: two updates, for whatever stands in the list before it too."""
+    model, watcher = compiled(), Watcher()
+    settings = {"validation_data": dataset(*data("sequential", 8))} if validates else {}
+    fit(model, watcher, StopAt(5), GradientAccumulation(4), epochs=3, **settings)
+    assert set(watcher.seen.values()) == {2}
+    assert updates(model) == 2
+
+
+def test_a_stop_by_a_callback_after_it_flushes_before_what_is_listed_after_it():
+    model, before, after = compiled(), Watcher(), Watcher()
+    validation = dataset(*data("sequential", 8))
+    fit(model, before, GradientAccumulation(4), StopAt(5), after, epochs=3, validation_data=validation)
+    assert before.seen == {"validation": 1, "epoch end": 2}
+    assert after.seen == {"validation": 2, "epoch end": 2}
 
 
 # --- how the compiled losses reduce ----------------------------------------------------------------------------------

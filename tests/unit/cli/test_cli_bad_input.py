@@ -44,6 +44,11 @@ def assert_one_line(result, *parts, status=1, progress=False):
         (["demo", "extra"], ["unexpected extra argument"]),
         (["predict", "model.keras"], ["Missing argument 'IMAGES...'"]),
         (["bench"], ["Missing argument 'FILES...'"]),
+        (["lr-find"], ["Missing argument 'DIRECTORY'", "See keras-opt lr-find --help."]),
+        (["lr-find", "photos", "--batch-size", "0"], ["'--batch-size': 0 is not in the range x>=1"]),
+        (["lr-find", "photos", "--plot", "rates"], ["--plot names a file that ends in .png, .svg, .pdf, not 'rates'"]),
+        (["lr-find", "photos", "--plot", "no/rates.png"], ["--plot: there is no folder 'no'"]),
+        (["train", "photos", "--max-learning-rate", "0"], ["'--max-learning-rate': 0.0 is not in the range x>0"]),
         (["bench", "a.tflite", "--runs", "0"], ["'--runs': 0 is not in the range x>=1"]),
         (["export", "a.keras", "--quantize", "int4"], ["'int4' is not one of"]),
         (["export", "a.keras"], ["int8 needs --representative, a folder of images or an .npz file"]),
@@ -93,6 +98,7 @@ def two_images(folder):
 def test_a_folder_that_cannot_be_used(cli, photos, tmp_path, spoil, parts):
     spoil(photos)
     assert_one_line(cli("train", "photos", *SMALL), *parts)
+    assert_one_line(cli("lr-find", "photos", "--image-size", 16), *parts)
     assert not list(tmp_path.glob("runs/*"))
 
 
@@ -184,6 +190,8 @@ def test_an_unknown_key_in_a_recipe(cli, tmp_path):
 
 def test_a_device_that_is_not_there(cli, photos):
     result = cli("train", "photos", "--device", "gpu:3", *SMALL)
+    assert_one_line(result, "argument `device` must be one of cpu:0", "Received: device='gpu:3'", "Leave it out")
+    result = cli("lr-find", "photos", "--device", "gpu:3")
     assert_one_line(result, "argument `device` must be one of cpu:0", "Received: device='gpu:3'", "Leave it out")
 
 

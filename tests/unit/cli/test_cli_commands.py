@@ -16,7 +16,7 @@ from keras_opt.recipes import Recipe
 from keras_opt.recipes.images import image_sizes
 from keras_opt.recipes.run_folder import RunFolder
 
-COMMANDS = ("demo", "train", "predict", "export", "bench")
+COMMANDS = ("demo", "train", "predict", "export", "bench", "lr-find")
 
 
 def test_version(cli):
@@ -36,7 +36,7 @@ def test_the_help_of_train_states_the_defaults_of_the_recipe(cli):
     recipe = Recipe()
     for name in ("image_size", "color_mode", "validation_split", "test_split", "epochs", "batch_size", "quantize"):
         assert f"[default: {getattr(recipe, name)}]" in text, name
-    for name in ("sparsity", "seed"):
+    for name in ("sparsity", "seed", "max_learning_rate"):
         assert f"[default: {getattr(recipe, name)}]" in text, name
 
 
@@ -57,7 +57,7 @@ for line in {lines!r}:
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("Example: keras-opt") == 6
+    assert run.stdout.count("Example: keras-opt") == 7
 
 
 @pytest.fixture
@@ -202,3 +202,53 @@ def test_a_mistyped_folder_costs_no_interrupted_run(cli, monkeypatch, photos, tm
         path.write_bytes(b"damaged")
     assert "images cannot be read, more than" in cli("train", "photos", "--out", "run", "--overwrite").err
     assert (tmp_path / "run.partial/model.keras").read_bytes() == b"model"
+
+
+def test_lr_find_suggests_a_rate_and_draws_the_curve(cli, photos, tmp_path):
+    result = cli("lr-find", "photos", "--image-size", 16, "--batch-size", 27, "--no-augment", "--plot", "rates.png")
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    command = "Use it: keras-opt train photos --max-learning-rate "
+    assert lines[-1].startswith(command)
+    rate = lines[-1].removeprefix(command)
+    assert 1e-4 < float(rate) < 0.1
+    assert lines[-2].startswith(f"Learning rate {rate}: in ")
+    marked = [line.split() for line in lines if line.rstrip().endswith("<")]
+    assert [cells[0] for cells in marked] == [rate]
+    assert "The curve is drawn in rates.png." in lines
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+    assert "learning rates: " in result.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "rates.png"]
+
+
+def test_lr_find_tests_what_train_trains(cli, photos, monkeypatch):
+    """The network, the optimizer, the loss and the training images are those of the optimised run."""
+    seen, peaks = [], []
+
+    def remember(model, data, **_):
+        config = model.optimizer.get_config()
+        peaks.append(config["learning_rate"]["config"].pop("max_learning_rate"))
+        del config["name"]
+        names = [layer.name for layer in model.layers]
+        seen.append((names, model.loss.get_config(), config, [x.numpy().sum() for x, *_ in data.fresh_copy()]))
+        raise KeyboardInterrupt
+
+    training = sys.modules["keras_opt.recipes.training"]
+    monkeypatch.setattr(training, "find_learning_rate", remember)
+    batches = lambda trainer: trainer._dataset(trainer.prepared.train, shuffle=True)  # noqa: E731
+    monkeypatch.setattr(training.Trainer, "_fit", lambda trainer, model, *_: remember(model, batches(trainer)))
+    options = ("photos", "--image-size", 16, "--batch-size", 8, "--seed", 3, "--class-weight", "balanced")
+    assert cli("lr-find", *options).status == 130
+    assert cli("train", *options, "--no-baseline", "--max-learning-rate", 0.01).status == 130
+    assert seen[0] == seen[1]
+    assert peaks == [Recipe().max_learning_rate, 0.01]
+
+
+def test_lr_find_without_a_suggestion_says_why_and_fails(cli, photos, tmp_path):
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        if number:
+            path.write_bytes(sorted(photos.rglob("*.png"))[0].read_bytes())
+    result = cli("lr-find", "photos", "--image-size", 16, "--batch-size", 4)
+    assert result.status == 1
+    assert "find_learning_rate: there is no learning rate to suggest: in " in result.err.splitlines()[-1]
+    assert "Use it" not in result.out

@@ -91,6 +91,22 @@ def test_without_a_seed_the_order_follows_set_random_seed(data):
     assert seen[0] != seen[2]
 
 
+@pytest.mark.parametrize("seed", [7, None])
+def test_a_fresh_copy_begins_anew_and_moves_nothing(data, seed):
+    keras.utils.set_random_seed(1)
+    dataset = arrays(*data, seed=seed)
+    expected = orders(dataset, epochs=4)
+    draw = tf.random.uniform(()).numpy()
+    keras.utils.set_random_seed(1)
+    dataset = arrays(*data, seed=seed)
+    found = orders(dataset, epochs=2)
+    copies = [orders(dataset.fresh_copy(), epochs=3) for _ in range(2)]
+    assert found + orders(dataset, epochs=2) == expected
+    assert copies[0] == copies[1]
+    assert copies[0] == expected[:3] or seed is None
+    assert tf.random.uniform(()).numpy() == draw
+
+
 def test_without_shuffle_the_order_is_that_of_the_arrays(data):
     assert orders(arrays(*data, shuffle=False, batch_size=7), epochs=2) == [list(range(COUNT))] * 2
 

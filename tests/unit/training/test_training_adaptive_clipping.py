@@ -96,6 +96,14 @@ def test_a_sparse_gradient_of_a_weight_that_is_no_embedding_is_clipped_as_a_dens
     np.testing.assert_allclose(np.linalg.norm(ours, axis=0), 0.1 * np.sqrt(5), rtol=1e-14)
 
 
+def test_a_unit_whose_square_is_lost_is_clipped_and_one_that_is_not_finite_passes():
+    weights = keras.Variable(np.ones((1, 4)), dtype="float32")
+    gradient = tf.constant([[1e25, np.inf, np.nan, 5.0]])
+    ours, any_unit = clip_units(gradient, weights, 0.1, (0,))
+    np.testing.assert_allclose(ours, [[0.1, np.inf, np.nan, 0.1]], rtol=1e-6)
+    assert any_unit
+
+
 def test_variables_that_are_left_alone_stay_and_a_nan_clips_only_nothing():
     first, second = keras.Variable([1.0]), keras.Variable([1.0])
     axes = {id(first): (0,), id(second): (0,)}

@@ -56,6 +56,25 @@ def test_a_ctrl_c_long_after_a_fit_that_broke_off_touches_nothing(model, callbac
     callback.set_model(model)  # disarms
 
 
+@pytest.mark.parametrize("train", ["plain", "with a callback of ours"])
+@pytest.mark.parametrize(
+    "callback",
+    [WeightAveraging(ema_momentum=0.5), EarlyStopping("loss", patience=5, restore_best_weights=True)],
+    ids=["averaging", "stopping"],
+)
+def test_a_ctrl_c_in_a_fit_after_one_that_broke_off_is_none_of_its_callbacks_business(model, callback, train):
+    def set_and_interrupt(epoch, logs):
+        model.set_weights([np.full_like(weight, 7) for weight in model.get_weights()])
+        signal.raise_signal(signal.SIGINT)
+
+    broken_off(model, callback)
+    others = [GradientMonitor()] if train != "plain" else []
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, verbose=0, callbacks=[*others, keras.callbacks.LambdaCallback(on_epoch_end=set_and_interrupt)])
+    assert all(np.all(weight == 7) for weight in model.get_weights())
+    callback.set_model(model)  # disarms
+
+
 def test_an_error_while_the_step_is_traced_leaves_the_model_as_it_was():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, [keras.layers.Dense(1)(inputs), keras.layers.Dense(1)(inputs)])

@@ -66,6 +66,33 @@ def test_a_norm_that_is_not_finite_clips_nothing(rule, bad):
     assert not clipped
 
 
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_finite_gradient_whose_square_is_not_is_clipped(rule):
+    """In float32 it passed unclipped, for its norm was taken for infinite."""
+    gradients, clipped = rule([tf.constant([2e20, 0.0])], 3.0)
+    assert gradients[0].numpy().tolist() == [3.0, 0.0]
+    assert clipped
+
+
+BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+WHAT_COMES_OUT = {  # of [bad, 7.0] and [9.0], clipped with limit 1
+    "clip_by_value": {"nan": ([np.nan, 1], [1]), "inf": ([1, 1], [1]), "-inf": ([-1, 1], [1])},
+    "clip_by_norm": {name: ([bad, 7], [1]) for name, bad in BAD.items()},
+    "clip_by_global_norm": {name: ([bad, 7], [9]) for name, bad in BAD.items()},
+}
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_not_finite_passes_the_norms_and_an_infinite_element_is_cut_by_value(rule, bad, jit):
+    step = tf.function(lambda gradients: RULES[rule](gradients, 1.0), jit_compile=jit)
+    (first, second), clipped = step([tf.constant([BAD[bad], 7.0]), tf.constant([9.0])])
+    np.testing.assert_array_equal(first, WHAT_COMES_OUT[rule][bad][0])
+    np.testing.assert_array_equal(second, WHAT_COMES_OUT[rule][bad][1])
+    assert bool(clipped) == (rule != "clip_by_global_norm")
+
+
 def test_zero_gradients_are_left_alone():
     assert float(shrinkage(tf.constant(0.0), 1.0)) == 1.0
     gradients, clipped = clip_by_global_norm(vectors([0.0]), 1.0)

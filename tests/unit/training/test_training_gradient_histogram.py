@@ -63,3 +63,18 @@ def test_other_variables_in_the_middle_lose_no_count():
     histogram.build([first, second])
     histogram.on_gradients([tf.ones(3), tf.ones(3)], [first, second])
     assert {layer: rows[:, 2].tolist() for layer, rows in histogram.read().items()} == {"first": [6], "second": [3]}
+
+
+def test_a_resumed_histogram_gives_what_was_not_read_yet_and_counts_on():
+    variable = keras.Variable(np.zeros(3, "float32"), name="first")
+    histogram, resumed = GradientHistogram(every=2), GradientHistogram(every=2)
+    histogram.build([variable])
+    histogram.on_gradients([tf.ones(3)], [variable])
+    state = histogram.state_dict()
+    for _ in range(2):
+        resumed.load_state_dict(state)
+    resumed.build([variable])
+    for each in (histogram, resumed):
+        for _ in range(3):
+            each.on_gradients([tf.ones(3)], [variable])
+        assert {layer: rows[:, 2].tolist() for layer, rows in each.read().items()} == {"first": [6]}

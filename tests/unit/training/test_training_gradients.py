@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_opt.training.gradients import global_norm, scaled, squared_norm, sum_duplicates
+from keras_opt.training.gradients import global_norm, norms, scaled, sum_duplicates, unit_norms
 
 ROWS = 6
 
@@ -39,7 +39,7 @@ def test_duplicates_are_summed_into_the_first_row_of_their_id(indices):
 def test_an_empty_sparse_gradient_stays_empty():
     summed = sum_duplicates(slices([]), (ROWS,))
     assert summed.values.shape == (0, 2)
-    assert float(squared_norm(summed)) == 0
+    assert norms([summed]).numpy().tolist() == [0]
 
 
 def test_rows_of_several_axes_and_of_half_precision():
@@ -96,3 +96,43 @@ def test_the_norm_of_half_precision_does_not_overflow():
     norm = global_norm([tf.constant([300.0, 400.0], tf.float16)])
     assert norm.dtype == tf.float32
     assert float(norm) == 500.0
+
+
+MODES = {"eager": lambda f: f, "graph": tf.function, "jit": lambda f: tf.function(f, jit_compile=True)}
+LEAST = {"float32": 1e-36, "float64": 1e-300, "bfloat16": 1e-36}
+MOST = {"float32": 1e38, "float64": 1e307, "bfloat16": 1e38}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("extreme", [LEAST, MOST], ids=["least", "most"])
+def test_norms_are_exact_where_squares_are_lost(mode, dtype, extreme):
+    """Squares leave float32 above 1e19 and below 1e-22: |g| was infinite or 0 there."""
+    scale = extreme[dtype]
+    gradients = [tf.constant([0.75, -1.0], dtype) * scale, tf.constant([[0.5], [0.0]], dtype) * scale]
+    exact = [float(gradients[0][1]) / -0.8, float(gradients[1][0, 0])]
+    rtol = 1e-2 if dtype == "bfloat16" else 1e-6
+    np.testing.assert_allclose(MODES[mode](norms)(gradients), exact, rtol=rtol)
+    np.testing.assert_allclose(MODES[mode](global_norm)(gradients), scale * np.sqrt(29 / 16), rtol=rtol)
+    np.testing.assert_allclose(unit_norms(gradients[0][None], (0, 1)), [[exact[0]]], rtol=rtol)
+
+
+def test_a_lost_square_leaves_the_other_norms_to_the_bit():
+    usual = [tf.constant([0.1, 0.7]), tf.constant([np.nan, 1.0]), tf.constant([np.inf, 1.0]), tf.constant([0.3])]
+    ours = norms([*usual, tf.constant([1e25]), tf.constant([0.0]), tf.zeros((0, 2))]).numpy()
+    assert np.isnan(ours[1])
+    assert ours[2] == np.inf
+    assert np.array_equal(ours[[0, 3]], [tf.norm(usual[0]), tf.norm(usual[3])])
+    assert ours[4:].tolist() == [np.float32(1e25), 0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("other", [1.0, 0.0, 1e30])
+def test_what_is_not_finite_makes_the_global_norm_so(bad, other):
+    assert not np.isfinite(global_norm([tf.constant([bad, 1.0]), tf.constant([other])]))
+    assert not np.isfinite(unit_norms(tf.constant([[bad, other]]), (1,)))
+
+
+def test_norms_of_units_keep_their_axes_and_lose_none():
+    values = tf.constant([[3e25, 3.0, 0.0], [4e25, 4.0, 1e-25]])
+    np.testing.assert_allclose(unit_norms(values, (0,)), [[5e25, 5.0, 1e-25]], rtol=1e-6)

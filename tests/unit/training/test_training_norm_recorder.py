@@ -90,6 +90,16 @@ def test_what_is_not_finite_stays_so_in_its_layer_alone(value):
     np.testing.assert_array_equal(recorded.global_norm, np.array([value], "float32"))
 
 
+@pytest.mark.parametrize("per_layer", [True, False])
+@pytest.mark.parametrize("value", [1e25, 1e-25])
+def test_a_norm_whose_square_is_lost_is_recorded(value, per_layer):
+    recorder = NormRecorder(every=1, capacity=2, per_layer=per_layer)
+    record(recorder, value, variables=[variable(4, path="a/kernel"), variable(5, path="a/bias")])
+    [recorded] = recorder.read()
+    np.testing.assert_allclose(recorded.global_norm, [3 * value], rtol=1e-6)
+    np.testing.assert_allclose(recorded.norms, [[3 * value]] if per_layer else np.zeros((1, 0)), rtol=1e-6)
+
+
 def test_weights_that_are_all_zero_have_an_infinite_ratio_or_none():
     recorder = NormRecorder(every=1, capacity=2, ratios=True)
     zero = variable(1)
@@ -122,3 +132,16 @@ def test_other_variables_in_the_middle_lose_no_row_and_the_numbers_go_on():
     assert (second.step.tolist(), second.layers) == ([4], ("layer", "thawed"))
     np.testing.assert_allclose(second.norms, [[5.0, 5.0]])
     assert recorder.read() == []
+
+
+def test_a_resumed_recorder_counts_on_whatever_variables_are_trained_by_then():
+    recorder, resumed = NormRecorder(every=2, capacity=4), NormRecorder(every=2, capacity=4)
+    record(recorder, 1.0, 2.0, 3.0)
+    recorder.read()
+    for _ in range(2):
+        resumed.load_state_dict(recorder.state_dict())
+        assert resumed.read() == []
+    record(resumed, 4.0, 5.0, variables=[variable(1, path="layer/kernel"), variable(1, path="thawed/kernel")])
+    [recorded] = resumed.read()
+    assert (recorded.step.tolist(), recorded.layers) == ([4], ("layer", "thawed"))
+    np.testing.assert_allclose(recorded.norms, [[5.0, 5.0]])

@@ -48,6 +48,12 @@ def test_the_step_has_the_length_rho_over_all_weights():
     assert moved[1].numpy() == pytest.approx(2.7)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_a_gradient_whose_square_is_lost_shows_the_way(scale):
+    (moved,) = ascended([tf.zeros(2)], [tf.constant([3.0, 4.0]) * scale], rho=1.0)
+    assert moved.numpy() == pytest.approx([0.6, 0.8], rel=1e-6)
+
+
 @pytest.mark.parametrize("bad", [0.0, np.inf, -np.inf, np.nan])
 def test_without_a_finite_direction_the_weights_stay_bit_for_bit(bad):
     weights = [tf.constant([0.1, -0.2]), tf.constant([[0.3], [0.4]])]
@@ -128,3 +134,64 @@ def test_a_frozen_model_runs_one_pass():
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
         assert step(model, sharp(model))["loss"] == 4.0
     assert kernel(model) == 1.0
+
+
+class Counting(keras.layers.Layer):
+    """A layer with state, whose second call ends as it is told."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+        self.passes, self.end = 0, []
+
+    def call(self, x):
+        self.calls.assign_add(1)
+        self.passes += 1
+        if self.passes == 2:
+            for act in self.end:
+                act()
+        return x
+
+
+def breaking(*end):
+    dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((1,)), dense, Counting()])
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.layers[1].passes, model.layers[1].end = 0, end
+    return model
+
+
+def raising(error):
+    def act():
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("error", [ValueError("bad batch"), KeyboardInterrupt()], ids=["error", "ctrl_c"])
+def test_an_eager_step_that_breaks_off_in_its_second_pass_leaves_the_weights_where_they_were(error):
+    model = breaking(raising(error))
+    with pytest.raises(type(error)):
+        step(model, sharp(model))
+    assert kernel(model) == 1.0
+    assert float(model.layers[1].calls) == 1.0  # as after the first pass, which counts
+
+
+def test_weights_that_a_ctrl_c_has_put_into_the_model_stay():
+    """`EarlyStopping` puts its best weights there before the interrupt gets to the step."""
+    model = breaking()
+    best = [np.full((1, 1), 7.0), np.float32(5.0)]
+    model.layers[1].end = [lambda: model.set_weights(best), raising(KeyboardInterrupt())]
+    with pytest.raises(KeyboardInterrupt):
+        step(model, sharp(model))
+    assert kernel(model) == 7.0
+    assert float(model.layers[1].calls) == 5.0
+
+
+def test_the_replicas_of_an_eager_step_that_breaks_off_are_where_they_were(two_replicas):
+    with two_replicas.scope():
+        model = breaking()
+    model.layers[1].passes, model.layers[1].end = -2, [raising(ValueError("bad batch"))]  # two first passes
+    with pytest.raises(ValueError, match="bad batch"):
+        step(model, sharp(model))
+    copies = two_replicas.experimental_local_results(model.layers[0].kernel.value)
+    assert [float(copy[0, 0]) for copy in copies] == [1.0, 1.0]

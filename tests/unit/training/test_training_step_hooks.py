@@ -2,84 +2,22 @@
 
 import copy
 import pickle
-import signal
 
 import keras
 import numpy as np
 import oracle_models as models
 import pytest
 import tensorflow as tf
+from line_model import Scaling, line, names, weight_after_a_batch
 
 from keras_opt.callbacks import GradientMonitor
 from keras_opt.core.errors import NoEffectWarning
 from keras_opt.training import StepHooks, StepPlugin
-from keras_opt.training.step_plugin import MicroBatchMerger
-
-
-class Scaling(StepPlugin):
-    """Multiplies the gradients, and remembers that it was closed."""
-
-    def __init__(self, factor=2.0):
-        self.factor, self.closed = factor, 0
-
-    def clip_gradients(self, gradients, variables):
-        return [gradient * self.factor for gradient in gradients]
-
-    def close(self):
-        self.closed += 1
 
 
 class Tenfold(keras.constraints.Constraint):
     def __call__(self, w):
         return w * 10
-
-
-class Pairs(MicroBatchMerger):
-    """Sums two micro-batches."""
-
-    def build(self, variables):
-        self.sums = [tf.Variable(tf.zeros(variable.shape, variable.dtype)) for variable in variables]
-        self.count = tf.Variable(0)
-
-    def merge(self, gradients, variables, data):
-        for total, gradient in zip(self.sums, gradients, strict=True):
-            total.assign_add(gradient)
-        return self.count.assign_add(1) >= 2
-
-    def take(self):
-        gradients = [total.read_value() for total in self.sums]
-        self.count.assign(0)
-        for total in self.sums:
-            total.assign(tf.zeros_like(total))
-        return gradients
-
-    def is_pending(self):
-        return bool(self.count.numpy() > 0)
-
-
-@pytest.fixture(autouse=True)
-def _give_sigint_back():
-    """Plugins that a test leaves attached keep SIGINT too."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def line(optimizer=None, **settings):
-    """y = w x with w = 0, so that a batch of ones has the gradient -2 and SGD with rate 1 goes to +2."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
-    model.compile(optimizer or keras.optimizers.SGD(1.0), "mse", **{"jit_compile": False, **settings})
-    return model
-
-
-def weight_after_a_batch(model):
-    model.layers[0].kernel.assign([[0.0]])
-    model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
-    return float(model.layers[0].kernel.numpy()[0, 0])
-
-
-def names(model):
-    return set(vars(model)), set(vars(model.optimizer))
 
 
 def test_plugins_act_before_the_optimizers_clipping_in_the_order_they_came():
@@ -289,155 +227,6 @@ def test_files_and_copies_have_no_trace_of_the_hooks(stage, tmp_path):
     assert ours.train_on_batch(*models.data("sequential", 4)) == plain.train_on_batch(*models.data("sequential", 4))
 
 
-@pytest.mark.parametrize("run_eagerly", [True, False])
-def test_left_over_micro_batches_are_flushed(run_eagerly):
-    model, merger = line(run_eagerly=run_eagerly), Pairs()
-    hub = StepHooks.of(model)
-    hub.add(merger)
-    hub.flush()  # nothing was gathered yet
-    ones = np.ones((2, 1))
-    for _ in range(3):
-        model.train_on_batch(ones, ones)
-    assert float(model.layers[0].kernel.numpy()[0, 0]) == 4.0
-    hub.flush()
-    hub.flush()
-    assert float(model.layers[0].kernel.numpy()[0, 0]) == -2.0  # 4 - 2 * (4 - 1)
-    assert int(model.optimizer.iterations) == 2
-
-
-def test_micro_batches_cannot_be_merged_outside_of_the_models_step():
-    model = line()
-    StepHooks.of(model).add(Pairs())
-    with pytest.raises(RuntimeError, match=r"only in the model's own step.*Call `fit` or `train_on_batch`"):
-        model.optimizer.apply([tf.ones((1, 1))], model.trainable_variables)
-
-
-def test_a_second_merger_is_refused_and_leaves_nothing():
-    model = line()
-    before, hub = names(model), StepHooks.of(model)
-    hub.add(Pairs())
-    with pytest.raises(RuntimeError, match=r"merged already. Use one GradientAccumulation"):
-        hub.add(Pairs())
-    assert names(model) == before
-
-
-def test_captured_gradients_update_nothing():
-    class Capturing(StepPlugin):
-        def __init__(self, hub):
-            self.hub = hub
-
-        def run_step(self, train_step, data):
-            with self.hub.captured() as outer:
-                with self.hub.captured() as inner:
-                    train_step(data)
-                logs = train_step(data)
-            self.counts = len(inner), len(outer), len(outer[0][0])
-            return logs
-
-    model = line()
-    hub = StepHooks.of(model)
-    plugin = Capturing(hub)
-    hub.add(plugin)
-    assert weight_after_a_batch(model) == 0.0
-    assert plugin.counts == (1, 1, 1)
-
-
-def test_a_loop_of_ones_own_around_the_optimizer_is_hooked_too():
-    model = line()
-    StepHooks.of(model).add(Scaling())
-    (kernel,) = model.trainable_variables
-    model.optimizer.apply(grads=[tf.ones((1, 1))], trainable_variables=[kernel])
-    model.optimizer.apply_gradients([(tf.ones((1, 1)), kernel)])
-    assert float(kernel.numpy()[0, 0]) == -4.0
-
-
-def test_a_step_without_any_gradient_gets_the_error_of_keras():
-    model = line()
-    StepHooks.of(model).add(Scaling())
-    with pytest.raises(ValueError, match="No gradients provided for any variable"):
-        model.optimizer.apply([None], model.trainable_variables)
-
-
-def test_a_variable_that_is_overwritten_with_its_gradient_is_none_of_the_plugins_business():
-    model = line()
-    StepHooks.of(model).add(Scaling())
-    (kernel,) = model.trainable_variables
-    scale = keras.Variable([[1.0]], name="scale")
-    scale.overwrite_with_gradient = True
-    model.optimizer.build([kernel, scale])
-    model.optimizer.apply([tf.ones((1, 1)), tf.constant([[7.0]])], [kernel, scale])
-    assert (float(kernel.numpy()[0, 0]), float(scale.numpy()[0, 0])) == (-2.0, 7.0)
-
-
-class OwnApply(keras.optimizers.SGD):
-    def apply(self, grads, trainable_variables=None):
-        return super().apply(grads, trainable_variables)
-
-
-class OwnScale(keras.optimizers.LossScaleOptimizer):
-    def apply(self, grads, trainable_variables=None):
-        return super().apply(grads, trainable_variables)
-
-
-OVERRIDING = {
-    "itself": OwnApply,
-    "scaled": lambda: keras.optimizers.LossScaleOptimizer(OwnApply()),
-    "scaling": lambda: OwnScale(keras.optimizers.SGD()),
-}
-HAS_MULTI_OPTIMIZER = hasattr(keras.optimizers, "MultiOptimizer")  # Keras 3.12 has none yet
-if HAS_MULTI_OPTIMIZER:
-    OVERRIDING["in many"] = lambda: keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(OwnApply()))
-
-
-@pytest.mark.parametrize("optimizer", OVERRIDING.values(), ids=OVERRIDING)
-def test_an_optimizer_that_overrides_apply_is_refused(optimizer):
-    model = line(optimizer())
-    before = names(model)
-    with pytest.raises(RuntimeError, match=r"optimizer Own\w+ overrides `apply`.*Override `update_step` instead"):
-        StepHooks.of(model).add(Scaling())
-    with pytest.raises(RuntimeError, match="overrides `apply`"):
-        StepHooks.prepare(model)
-    assert names(model) == before
-
-
-def test_an_optimizer_that_overrides_update_step_is_welcome():
-    class Own(keras.optimizers.SGD):
-        def update_step(self, gradient, variable, learning_rate):
-            variable.assign_sub(3 * gradient)
-
-    model = line(Own())
-    StepHooks.of(model).add(Scaling())
-    assert weight_after_a_batch(model) == 12.0
-
-
-def test_an_optimizer_hooked_for_another_model_is_refused():
-    model, other = line(keras.optimizers.SGD(1.0, name="ours")), line()
-    StepHooks.of(model).add(Scaling())
-    other.compile(model.optimizer, "mse")
-    with pytest.raises(RuntimeError, match=r"of the optimizer 'ours' is already replaced by .* of its own"):
-        StepHooks.of(other).add(Scaling())
-    assert "train_step" not in vars(other)
-
-
-@pytest.mark.parametrize("multi_optimizer", [keras.optimizers.MultiOptimizer] if HAS_MULTI_OPTIMIZER else [])
-def test_accumulation_within_a_multi_optimizer_is_refused_even_if_it_shows_late(multi_optimizer):
-    def choose(variable):
-        return keras.optimizers.SGD(gradient_accumulation_steps=2)
-
-    model = line(multi_optimizer(choose))
-    StepHooks.of(model).add(Scaling())
-    with pytest.raises(RuntimeError, match="an optimizer in the MultiOptimizer has gradient_accumulation_steps set"):
-        weight_after_a_batch(model)
-
-
-def test_accumulation_of_keras_over_replicas_is_refused(two_replicas):
-    with two_replicas.scope():
-        model = line(keras.optimizers.SGD(gradient_accumulation_steps=2))
-    with pytest.raises(RuntimeError, match="Keras cannot accumulate gradients over several replicas"):
-        StepHooks.of(model).add(Scaling())
-    assert "train_step" not in vars(model)
-
-
 @pytest.mark.parametrize("model", [None, "model", keras.Sequential([keras.layers.Dense(1)])])
 def test_what_is_no_compiled_model_is_refused(model):
     with pytest.raises(TypeError, match=r"`model` must be a compiled Keras model.*Compile the model before"):
@@ -453,3 +242,17 @@ def test_an_evaluation_with_callbacks_in_the_middle_of_a_fit_leaves_the_plugins_
     x = np.ones((4, 1))
     model.fit(x, x, epochs=3, verbose=0, callbacks=[monitor, Evaluating()])
     assert len(monitor.series()["step"]) == 3
+
+
+def test_a_second_plugin_of_an_owner_who_takes_one_is_refused_and_leaves_nothing():
+    class Single(StepPlugin):
+        owner, is_single = "Sharpener", True
+
+    model = line()
+    before, hub = names(model), StepHooks.of(model)
+    for _ in range(2):
+        hub.add(Scaling())
+    hub.add(Single())
+    with pytest.raises(RuntimeError, match=r"Sharpener: two of them would act on this model\. Leave one out"):
+        hub.add(Single())
+    assert names(model) == before

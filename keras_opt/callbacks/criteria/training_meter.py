@@ -9,6 +9,7 @@ import keras
 from keras_opt.callbacks.validation_batches import validation_batches
 from keras_opt.core.clocks import Stopwatch
 from keras_opt.core.errors import InputError
+from keras_opt.core.optimizers import inner
 
 _RECENT_STEPS = 101
 
@@ -46,8 +47,7 @@ class TrainingMeter:
 
     @property
     def updates(self) -> int:
-        optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
-        return int(keras.ops.convert_to_numpy(optimizer.iterations))
+        return int(keras.ops.convert_to_numpy(inner(self._model.optimizer).iterations))
 
     @property
     def seconds(self) -> float:

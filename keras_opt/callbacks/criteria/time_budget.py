@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
-from keras_opt.callbacks.training_meter import Meter, meter_of
+from keras_opt.callbacks.criteria.criterion import single_criterion
+from keras_opt.callbacks.criteria.training_meter import Meter, meter_of
 from keras_opt.core.errors import check_positive
 
 

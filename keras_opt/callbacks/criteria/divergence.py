@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
+from keras_opt.callbacks.criteria.criterion import single_criterion
 from keras_opt.callbacks.monitors import monitored_value
-from keras_opt.core.errors import argument_error, is_number
+from keras_opt.core.errors import argument_error, check_name, is_number
 
 
 @single_criterion("reason")
@@ -35,6 +35,7 @@ class Divergence:
     def __init__(self, monitor: str, above: float | None = None):
         if above is not None and not is_number(above):
             raise argument_error("Divergence", "above", above, "a finite number", "Leave it out for NaN and inf only.")
+        check_name("Divergence", "monitor", monitor)
         self.monitor = monitor
         self.above = above
         self.monitors = (monitor,)

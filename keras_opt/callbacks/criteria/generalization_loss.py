@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
-from keras_opt.callbacks.prechelt import finite_loss, generalization_loss
-from keras_opt.core.errors import check_positive
+from keras_opt.callbacks.criteria.criterion import single_criterion
+from keras_opt.callbacks.criteria.prechelt import finite_loss, generalization_loss
+from keras_opt.core.errors import check_name, check_positive
 
 
 @single_criterion("reason", "_lowest", "_lowest_epoch")
@@ -37,6 +37,7 @@ class GeneralizationLoss:
     def __init__(self, alpha: float, monitor: str = "val_loss"):
         check_positive("GeneralizationLoss", "alpha", alpha)
         self.alpha = alpha
+        check_name("GeneralizationLoss", "monitor", monitor)
         self.monitor = monitor
         self.monitors = (monitor,)
         self.reset()

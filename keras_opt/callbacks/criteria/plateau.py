@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
+from keras_opt.callbacks.criteria.criterion import single_criterion
+from keras_opt.callbacks.criteria.training_meter import Meter, meter_of
 from keras_opt.callbacks.monitors import better, check_mode_is_known, monitored_value, resolve_mode
-from keras_opt.callbacks.training_meter import Meter, meter_of
-from keras_opt.core.errors import argument_error, check_at_least, check_choice, check_fraction, is_number
+from keras_opt.core.errors import argument_error, check_at_least, check_choice, check_fraction, check_name, is_number
 
 PATIENCE_UNITS = ("epoch", "update", "second")
 
@@ -73,6 +73,7 @@ class Plateau:
             raise argument_error("Plateau", "baseline", baseline, "a finite number or None", "Give the value to beat.")
         check_choice("Plateau", "mode", mode, ("auto", "min", "max"))
         check_fraction("Plateau", "smoothing", smoothing)
+        check_name("Plateau", "monitor", monitor)
         self.monitor = monitor
         self.patience = patience
         self.min_delta = abs(min_delta)

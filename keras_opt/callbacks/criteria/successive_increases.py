@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
-from keras_opt.callbacks.prechelt import finite_loss
-from keras_opt.core.errors import check_at_least
+from keras_opt.callbacks.criteria.criterion import single_criterion
+from keras_opt.callbacks.criteria.prechelt import finite_loss
+from keras_opt.core.errors import check_at_least, check_name
 
 
 @single_criterion("reason", "_last", "_strip_end", "_increases", "_epochs")
@@ -38,6 +38,7 @@ class SuccessiveIncreases:
         check_at_least("SuccessiveIncreases", "strip", strip, 1)
         self.count = count
         self.strip = strip
+        check_name("SuccessiveIncreases", "monitor", monitor)
         self.monitor = monitor
         self.monitors = (monitor,)
         self.reset()

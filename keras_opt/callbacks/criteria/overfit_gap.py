@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
+from keras_opt.callbacks.criteria.criterion import single_criterion
 from keras_opt.callbacks.monitors import check_mode_is_known, monitored_value, resolve_mode
-from keras_opt.core.errors import argument_error, check_choice, is_number
+from keras_opt.core.errors import argument_error, check_choice, check_name, is_number
 
 
 def overfit_gap(train: float, validation: float, mode: str) -> float:
@@ -46,6 +46,8 @@ class OverfitGap:
         if not is_number(above):
             raise argument_error("OverfitGap", "above", above, "a finite number", "Give the largest gap to endure.")
         check_choice("OverfitGap", "mode", mode, ("auto", "min", "max"))
+        check_name("OverfitGap", "train", train)
+        check_name("OverfitGap", "validation", validation)
         self.train = train
         self.validation = validation
         self.above = above

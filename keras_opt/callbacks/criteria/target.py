@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
+from keras_opt.callbacks.criteria.criterion import single_criterion
 from keras_opt.callbacks.monitors import better, check_mode_is_known, monitored_value, resolve_mode
-from keras_opt.core.errors import argument_error, check_choice, is_number
+from keras_opt.core.errors import argument_error, check_choice, check_name, is_number
 
 
 @single_criterion("reason")
@@ -33,6 +33,7 @@ class Target:
         if not is_number(value):
             raise argument_error("Target", "value", value, "a finite number", "Give the value to reach.")
         check_choice("Target", "mode", mode, ("auto", "min", "max"))
+        check_name("Target", "monitor", monitor)
         self.monitor = monitor
         self.value = value
         self.mode = resolve_mode(monitor, mode)

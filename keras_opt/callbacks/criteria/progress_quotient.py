@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from keras_opt.callbacks.criterion import single_criterion
-from keras_opt.callbacks.prechelt import finite_loss, generalization_loss, training_progress
-from keras_opt.core.errors import check_at_least, check_positive
+from keras_opt.callbacks.criteria.criterion import single_criterion
+from keras_opt.callbacks.criteria.prechelt import finite_loss, generalization_loss, training_progress
+from keras_opt.core.errors import check_at_least, check_name, check_positive
 
 
 @single_criterion("reason", "_lowest", "_last", "_strip", "_epochs")
@@ -44,6 +44,8 @@ class ProgressQuotient:
         check_at_least("ProgressQuotient", "strip", strip, 1)
         self.alpha = alpha
         self.strip = strip
+        check_name("ProgressQuotient", "monitor", monitor)
+        check_name("ProgressQuotient", "train", train)
         self.monitor = monitor
         self.train = train
         self.monitors = (monitor, train)

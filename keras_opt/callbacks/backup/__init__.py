@@ -1,0 +1,1 @@
+"""What BackupAndRestore saves, where, and how it is found again."""

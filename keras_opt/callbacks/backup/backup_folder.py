@@ -1,0 +1,90 @@
+"""The folder that holds the backups of one training."""
+
+import contextlib
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_opt.core.errors import InputError
+from keras_opt.core.state_files import DamagedFile, read_state, write_state
+
+_NAME = re.compile(r"backup-(\d{8})(-epoch)?\.npz")
+_DONE = "training_is_done"
+
+
+class BackupFolder:
+    """Backups by number, the newest last; those of an epoch's begin bear it in their name.
+
+    Args:
+        path: The folder, made if it is not there.
+        keep: How many of the newest files stay; the newest of an epoch's begin stays too.
+
+    Raises:
+        InputError: The folder cannot be made or written.
+    """
+
+    def __init__(self, path: str | os.PathLike, keep: int):
+        self.path = Path(path)
+        self._keep = keep
+
+    def check_writable(self) -> None:
+        """Raise an InputError unless a file can be written in the folder."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                return
+        except OSError as error:
+            raise InputError(
+                "BackupAndRestore: argument `backup_dir` must be a folder that can be written. "
+                f"Received: backup_dir={str(self.path)!r} ({error}). Give another one."
+            ) from error
+
+    def write(self, state: dict[str, Any], is_epoch: bool) -> None:
+        """Add a backup, and remove those that it makes needless."""
+        number = max((number for number, _ in self._files()), default=0) + 1
+        write_state(self.path / f"backup-{number:08d}{'-epoch' if is_epoch else ''}.npz", state)
+        files = self._files()
+        epochs = [path for _, path in files if _is_epoch(path)]
+        for path in {path for _, path in files[: -self._keep]} - set(epochs[-1:]):
+            path.unlink(missing_ok=True)
+
+    def whole(self) -> Iterator[dict[str, Any]]:
+        """The backups, the newest first; damaged ones are removed with a warning."""
+        for _, path in reversed(self._files()):
+            try:
+                yield read_state(path)
+            except DamagedFile as error:
+                path.unlink()
+                warnings.warn(
+                    f"BackupAndRestore: {path} was damaged ({error}); the one before it is used, if there is one.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the training has come to its end."""
+        return (self.path / _DONE).exists()
+
+    def mark_done(self) -> None:
+        (self.path / _DONE).touch()
+
+    def clear(self) -> None:
+        """Remove all backups, and the folder if nothing else is in it."""
+        for _, path in self._files():
+            path.unlink(missing_ok=True)
+        (self.path / _DONE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def _files(self) -> list[tuple[int, Path]]:
+        names = [_NAME.fullmatch(path.name) for path in self.path.iterdir()] if self.path.is_dir() else []
+        return sorted((int(name[1]), self.path / name[0]) for name in names if name)
+
+
+def _is_epoch(path: Path) -> bool:
+    return _NAME.fullmatch(path.name)[2] is not None

@@ -1,0 +1,181 @@
+"""The place of a `fit` in its data, saved in one process and found again in another.
+
+Keras has no public name for it: `fit` keeps an `EpochIterator` in a local variable. Three of its private members are
+touched, here and nowhere else; `tests/contract/test_keras_canary.py` fails, with the Keras version, when they move.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_opt.core.call_stack import frames
+
+# How a place inside an epoch can be found again: TensorFlow saves the pipeline; or the batches before it are drawn and
+# discarded, for the order is always one; or not at all, and only the begin of an epoch can.
+SAVED, DRAWN, EPOCHS = "saved", "drawn", "epochs"
+
+
+class DataPosition:
+    """The place in the data of the `fit` that is running now.
+
+    Make it in a callback's `on_train_begin`. `look` at the first batch says which way there is to find a place again.
+
+    Args:
+        model: The model whose `fit` calls.
+
+    Raises:
+        RuntimeError: No `fit` of Keras is calling.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        here = self._locals_of_fit()
+        self._source = here["epoch_iterator"]
+        self._x, self._y = here["x"], here["y"]
+        self._replicas = model.distribute_strategy.num_replicas_in_sync
+        self._steps_per_execution = self._source.steps_per_execution
+        self.way = ""
+        self._begin: Any = None
+        self._first_batch = ""
+
+    @property
+    def element_spec(self) -> Any:
+        """What a batch consists of, as `tf.TypeSpec`s."""
+        return self._source._get_iterator().element_spec
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What tells other data from these, without reading them."""
+        leaves = tf.nest.flatten(self.element_spec, expand_composites=True)  # of each replica
+        batch = ", ".join(f"{leaf.dtype.name} {leaf.shape}" for leaf in leaves)
+        first = [
+            leaf[:8] for leaf in keras.tree.flatten((self._x, self._y)) if isinstance(leaf, np.ndarray | tf.Tensor)
+        ]
+        digest = _digest(np.asarray(rows) for rows in first)
+        return {"batches": batch, "batches an epoch": str(self._source.num_batches), "first examples": digest}
+
+    def look(self) -> None:
+        """At the first batch of a training, before it is read: find out which way there is."""
+        if self._replicas > 1:
+            self.way = EPOCHS
+        elif _saved(self._iterator) is not None:
+            self.way = SAVED
+        elif isinstance(self._x, tf.data.Dataset) and self._draws_alike():
+            self.way = DRAWN
+        else:
+            self.way = EPOCHS
+
+    def begin_epoch(self) -> None:
+        """At the first batch of an epoch, before it is read."""
+        if self.way != DRAWN and self._replicas == 1 and not self._source.steps_per_epoch:
+            self._begin = _saved(self._iterator)
+
+    def state(self, executions: int) -> dict[str, Any] | None:
+        """The place now, `executions` executions into the epoch; `None` if it cannot be found again.
+
+        TensorFlow may find a state that it refuses to save, that of a Python function say, only when it has read some.
+        """
+        now = self._now(executions)
+        if executions and now is None and self.way != DRAWN:
+            self.way = EPOCHS
+            return None
+        return {
+            "way": self.way,
+            "executions": executions,
+            # Of the iterator, which may outlive an epoch; the execution that begins now is counted already.
+            "drawn": self._source._steps_seen - self._steps_per_execution,
+            "batches": self._source._num_batches,
+            "begin": self._begin,
+            "now": now,
+            "first_batch": self._first_batch,
+        }
+
+    def differs(self, state: dict[str, Any]) -> bool:
+        """Whether the first batch can be told to be another one than it was."""
+        return state["way"] == DRAWN and self._draw_first() != state["first_batch"]
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Let the epoch that begins next begin in the place of `state`."""
+        self.way, self._begin, self._first_batch = state["way"], state["begin"], state["first_batch"]
+        steps_of_epoch = self._source._enumerate_iterator
+
+        def steps_from_there() -> Iterator[tuple[int, int, Any]]:
+            del vars(self._source)["_enumerate_iterator"]
+            self._source._num_batches = state["batches"]
+            for number, (begin, end, iterator) in enumerate(steps_of_epoch()):
+                if number == state["executions"]:
+                    self._put_back(iterator, state)
+                if number >= state["executions"]:
+                    yield begin, end, iterator
+
+        vars(self._source)["_enumerate_iterator"] = steps_from_there
+
+    def _put_back(self, iterator: Any, state: dict[str, Any]) -> None:
+        if self.way == EPOCHS and state["now"] is None:
+            return
+        self._source._steps_seen = state["drawn"] + self._steps_per_execution
+        if self.way == DRAWN:
+            for _ in range(state["drawn"]):
+                next(iterator)
+        else:
+            _load(iterator, state["now"])
+            if state["begin"] is not None:
+                # A pipeline that had read its source to the end gives the later epochs, which depend on a count of the
+                # iterators that were made, a wrong order. The state of the epoch's begin has that count.
+                _load(iter(self._source._get_iterator()), state["begin"])
+
+    def _now(self, executions: int) -> Any:
+        if self.way == EPOCHS:
+            return self._begin if executions == 0 else None
+        if self.way == DRAWN:
+            return None
+        return _saved(self._iterator) if executions or self._begin is None else self._begin
+
+    def _locals_of_fit(self) -> dict[str, Any]:
+        for frame in frames():
+            names = frame.f_locals
+            if frame.f_code.co_name == "fit" and names.get("self") is self._model and "epoch_iterator" in names:
+                return names
+        raise RuntimeError(
+            "BackupAndRestore: `fit` of the model is not what calls. Give it to `fit(callbacks=[...])`; a loop of your "
+            "own does not let a callback choose the epoch to begin with."
+        )
+
+    @property
+    def _iterator(self) -> Any:
+        return self._locals_of_fit()["iterator"]
+
+    def _draws_alike(self) -> bool:
+        self._first_batch = self._draw_first()
+        return self._draw_first() == self._first_batch
+
+    def _draw_first(self) -> str:
+        leaves = tf.nest.flatten(next(iter(self._source._get_iterator())), expand_composites=True)
+        return _digest(leaf.numpy() for leaf in leaves)
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
+def _saved(iterator: Any) -> dict[str, Any] | None:
+    """The files of TensorFlow's checkpoint of `iterator`; `None` if it refuses."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tf.train.Checkpoint(iterator=iterator).write(f"{folder}/position")
+        except (tf.errors.OpError, ValueError, NotImplementedError):
+            return None
+        return {file.name: np.frombuffer(file.read_bytes(), np.uint8) for file in Path(folder).iterdir()}
+
+
+def _load(iterator: Any, files: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content.tobytes())
+        tf.train.Checkpoint(iterator=iterator).read(f"{folder}/position").assert_consumed()

@@ -1,0 +1,323 @@
+"""Backups from which the same script, started again after a crash, ends as if nothing had happened."""
+
+import atexit
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from keras_opt.callbacks.backup.backup_folder import BackupFolder
+from keras_opt.callbacks.backup.data_position import EPOCHS, DataPosition
+from keras_opt.callbacks.backup.fingerprint import differences, fingerprint
+from keras_opt.callbacks.backup.keras_states import is_known
+from keras_opt.callbacks.backup.training_state import put_back, state_of_training, unbuilt_optimizers
+from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.callbacks.siblings import callback_list
+from keras_opt.core.errors import InputError, argument_error, check_at_least, check_positive
+from keras_opt.training.build import build_with_metrics
+
+# Backups inside an epoch may take this share of the time.
+_SHARE = 0.01
+# When the first of them is due, as long as none has been timed.
+_FIRST_AFTER_SECONDS = 30.0
+
+# The folders of trainings that this process has finished: removed when it ends well, or trains with them anew.
+_finished: dict[Path, BackupFolder] = {}
+
+
+class BackupAndRestore(keras.callbacks.Callback):
+    """Saves the whole training, so that the same script, started again after it was killed, ends as it would have.
+
+    Put it into `fit(callbacks=[...])`; there is nothing else to do. A script that dies, at any moment, by `kill -9` or
+    a power cut, is started again and goes on from its last backup. It ends with the same history, weights, optimizer
+    state and stop epoch as one that was never broken off, bit for bit on the same machine with the same versions.
+
+    Kept are the weights and the states of seed generators (`model.variables`), the variables of optimizers and metrics,
+    the generators of Python and NumPy, the state of every callback of keras_opt and of Keras, and of those of your own
+    that have `state_dict()` and `load_state_dict(state)`, and the place in the data. A `CSVLogger`'s file and the event
+    files of TensorBoard are cut back to the backup. Keras's callback of this name keeps weights and the epoch.
+
+    It goes to the front of the callbacks by itself, wherever it is listed.
+
+    The data. Inside an epoch a training goes on with the next batch for arrays, sets of `keras_opt.data` and every
+    `tf.data.Dataset` that TensorFlow can checkpoint; and for others, such as one with a `numpy_function`, if two draws
+    of the first batch are alike: then batches are drawn and discarded up to the place. What is shuffled without a seed
+    (its own, or `keras.utils.set_random_seed`) sees each example once in the epoch, and is shuffled anew later. With
+    all other data (generators, `PyDataset`), and under a strategy with several replicas, an epoch begins again, and a
+    warning says so: before training, or, where TensorFlow finds out only then, at the first backup within an epoch. A
+    validation set must keep one order.
+
+    When. At the begin of each epoch but the first, at the end of training, and within an epoch whenever the time that
+    all backups so far have taken is below 1% of the time of training.
+
+    Args:
+        backup_dir: The folder of this training and of no other.
+        save_freq: `"epoch"`, or every so many batches instead of by time. Default `"epoch"`.
+        double_checkpoint: As in Keras; here the last `keep` backups stay anyway.
+        delete_checkpoint: `True` removes the backups of a finished training when the process ends without an error, or
+            trains anew with this folder; a process that is killed before it has saved its model loses nothing.
+            `False` leaves them, and a `fit` with more `epochs` goes on from there. Default `True`.
+        every_seconds: Float above 0, seconds between backups within an epoch, instead of the 1%. Default `None`.
+        keep: Int of at least 1, the number of backups that stay. A damaged one falls back to the one before. Default 2.
+        callbacks: The callbacks to save, if they are not all in the same list as this one. Default `None`.
+        verbose: 1 prints from where a training goes on. Default 1.
+
+    Raises:
+        InputError: An argument is out of its range; as `fit` begins: the folder cannot be written, its backup is that
+            of another model or of other data (the message says what differs), or an optimizer of the model's own is not
+            built.
+        RuntimeError: It is not `fit` that trains; Keras's `BackupAndRestore` is in the list too.
+
+    Warns:
+        UserWarning: There is no way to save a place inside an epoch; a callback has a state that is not known; a backup
+            was damaged; a backup could not be written, and training goes on.
+
+    Cost: one file of the size of all variables, the optimizer's included, and of the shuffle buffer of the data,
+        written and synchronised at each backup (`benchmarks/results/backup.json`); twice that on disk.
+
+    Example:
+        >>> import keras, keras_opt, numpy as np, tempfile
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> backup = keras_opt.callbacks.BackupAndRestore(tempfile.mkdtemp())
+        >>> history = model.fit(np.ones((8, 3)), np.ones((8, 1)), epochs=2, verbose=0, callbacks=[backup])
+    """
+
+    def __init__(
+        self,
+        backup_dir: str | os.PathLike,
+        save_freq: Literal["epoch"] | int = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+        every_seconds: float | None = None,
+        keep: int = 2,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        verbose: int = 1,
+    ):
+        super().__init__()
+        if not isinstance(backup_dir, str | os.PathLike) or not os.fspath(backup_dir):
+            raise argument_error(
+                "BackupAndRestore", "backup_dir", backup_dir, "a path", "Give the folder for the backups."
+            )
+        if save_freq != "epoch":
+            check_at_least("BackupAndRestore", "save_freq", save_freq, 1)
+        if every_seconds is not None:
+            check_positive("BackupAndRestore", "every_seconds", every_seconds)
+            if save_freq != "epoch":
+                must_be = "None with save_freq as a number of batches"
+                raise argument_error(
+                    "BackupAndRestore", "every_seconds", every_seconds, must_be, "Give one of the two."
+                )
+        check_at_least("BackupAndRestore", "keep", keep, 1)
+        self.backup_dir = backup_dir
+        self.save_freq = save_freq
+        self.double_checkpoint = double_checkpoint
+        self.delete_checkpoint = delete_checkpoint
+        self.every_seconds = every_seconds
+        self.keep = keep
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self._data: DataPosition | None = None
+        self._restored: dict[str, Any] | None = None
+        self._folder = BackupFolder(backup_dir, max(keep, 2 if double_checkpoint else 1))
+
+    # --- fit ---------------------------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BackupAndRestore":
+        return copy_without_fit(self, memo, "_data", "_restored")
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        neighbours = callback_list(self)
+        others = list(self.callbacks or ()) + [
+            each for each in getattr(neighbours, "callbacks", ()) if each is not self
+        ]
+        if any(isinstance(each, keras.callbacks.BackupAndRestore) for each in others):
+            raise RuntimeError("BackupAndRestore: Keras's callback of this name is there too. Leave that one out.")
+        self._others = list({id(each): each for each in others}.values())
+        if neighbours is not None:
+            # In front of all it sees each moment as it is between the callbacks of one step and those of the next.
+            neighbours.callbacks.remove(self)
+            neighbours.callbacks.insert(0, self)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._data = DataPosition(self.model)
+        self._check_optimizers()
+        self._warn_of_unknown_callbacks()
+        if _finished.pop(self._folder.path.resolve(), None) is not None:
+            self._folder.clear()
+        self._folder.check_writable()
+        self._fingerprint = fingerprint(self.model, self._data.description)
+        self._is_first_epoch, self._epoch = True, 0
+        self._executions = self._batches_since = 0
+        self._began = self._last = time.perf_counter()
+        self._spent = self._cost = 0.0
+        self._restored = self._newest_backup()
+        if self._restored is not None:
+            at = self._restored["at"]
+            self.model._initial_epoch = self.params["epochs"] if at["stopped"] else at["epoch"]
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.model._initial_epoch = None
+        self._epoch, self._executions = epoch, 0
+        if self._restored is not None:
+            self._restore()
+            self._tell_where(epoch)
+            if self._restored["data"] is not None:
+                self._executions = self._restored["data"]["executions"]
+                self._data.resume(self._restored["data"])
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        is_first = self._executions == 0
+        if is_first:
+            self._look_at_data()
+        if self._restored is not None:
+            # Again: what callbacks do where an epoch begins, they had done before the backup.
+            self._restore()
+            self._restored = None
+        elif (is_first and not self._is_first_epoch) or self._is_due():
+            self._back_up_here(is_first)
+        self._is_first_epoch = False
+        self._executions += 1
+        self._batches_since += self.model.steps_per_execution
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._initial_epoch = None
+        if self._restored is not None:  # it had come to its end before
+            self._restore()
+            self._restored = None
+        else:
+            self._back_up({"epoch": self._epoch + 1, "stopped": self.model.stop_training}, None, True)
+        self._folder.mark_done()
+        if self.delete_checkpoint:
+            _finished[self._folder.path.resolve()] = self._folder
+
+    # --- backup ------------------------------------------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        now = time.perf_counter()
+        if self._data.way == EPOCHS or self._executions == 0:
+            return False
+        if self.save_freq != "epoch":
+            return self._batches_since >= self.save_freq
+        if self.every_seconds is not None:
+            return now - self._last >= self.every_seconds
+        if self._cost == 0:
+            return now - self._began >= _FIRST_AFTER_SECONDS
+        return self._spent + self._cost <= _SHARE * (now - self._began)
+
+    def _back_up_here(self, is_epoch: bool) -> None:
+        data = self._data.state(self._executions)
+        if data is None:
+            self._warn_of_epochs()
+        else:
+            self._back_up({"epoch": self._epoch, "stopped": False}, data, is_epoch)
+
+    def _back_up(self, at: dict[str, Any], data: dict[str, Any] | None, is_epoch: bool) -> None:
+        began = time.perf_counter()
+        training = state_of_training(self.model, self._others)
+        state = {"at": at, "data": data, "fingerprint": self._fingerprint, "training": training}
+        try:
+            self._folder.write(state, is_epoch)
+        except OSError as error:
+            warnings.warn(
+                f"BackupAndRestore: no backup could be written ({error}). Training goes on; the last whole backup "
+                f"stays in {str(self.backup_dir)!r}.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._batches_since, self._last = 0, time.perf_counter()
+        self._cost = self._last - began
+        self._spent += self._cost
+
+    def _look_at_data(self) -> None:
+        if not self._data.way:
+            self._data.look()
+            if self._data.way == EPOCHS:
+                self._warn_of_epochs()
+        self._data.begin_epoch()
+
+    # --- restore -----------------------------------------------------------------------------------------------------
+
+    def _newest_backup(self) -> dict[str, Any] | None:
+        for state in self._folder.whole():
+            differing = differences(state["fingerprint"], self._fingerprint)
+            if state["data"] is not None and self._data.differs(state["data"]):
+                differing.append("the first batch of an epoch is another one")
+            if not differing:
+                return state
+            if self._folder.is_done:
+                self._folder.clear()
+                self._folder.check_writable()
+                return None
+            raise InputError(
+                f"BackupAndRestore: argument `backup_dir` must be the folder of this training. Received: backup_dir="
+                f"{str(self.backup_dir)!r}, whose backup is another one's: {'; '.join(differing)}. Give another folder,"
+                " or delete this one to train anew."
+            )
+        return None
+
+    def _restore(self) -> None:
+        saved = self._restored["training"]
+        if not self.model.built or len(self.model.metrics_variables) != len(saved["variables"]["metrics"]):
+            build_with_metrics(self.model, self._data.element_spec)
+        self._unmet = put_back(self.model, self._others, saved)
+        if self._restored["data"] is None:  # from after an epoch; the next one counts anew
+            self.model.reset_metrics()
+
+    def _tell_where(self, epoch: int) -> None:
+        data = self._restored["data"]
+        batches = data["executions"] * self.model.steps_per_execution if data is not None else 0
+        if self.verbose:
+            print(f"Resumed in epoch {epoch + 1} after {batches} of its batches, from {self.backup_dir}.")
+        if self._unmet:
+            warnings.warn(
+                f"BackupAndRestore: {', '.join(self._unmet)} began anew, for the backup knows nothing of them.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    # --- checks ------------------------------------------------------------------------------------------------------
+
+    def _check_optimizers(self) -> None:
+        unbuilt = unbuilt_optimizers(self.model)
+        if unbuilt:
+            raise InputError(
+                f"BackupAndRestore: the optimizers {', '.join(unbuilt)} of the model are not built, so their state "
+                f"could not be put back. Call `model.{unbuilt[0]}.build(variables)` before `fit`."
+            )
+
+    def _warn_of_epochs(self) -> None:
+        warnings.warn(
+            "BackupAndRestore: these data have no place that could be found again, so a training that is resumed "
+            "begins with the epoch it was in. Train with keras_opt.data, arrays, or a tf.data.Dataset that TensorFlow "
+            "can checkpoint, on one device, to go on inside an epoch.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _warn_of_unknown_callbacks(self) -> None:
+        bare = set(vars(keras.callbacks.Callback()))
+        unknown = [type(each).__name__ for each in self._others if not is_known(each) and set(vars(each)) - bare]
+        if unknown:
+            warnings.warn(
+                f"BackupAndRestore: what {', '.join(unknown)} remember is not saved. Give them the methods "
+                "state_dict() and load_state_dict(state), or see that they begin well in the middle of a training.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def _remove_finished() -> None:
+    """As the process ends: remove what is no longer needed, unless an error ends it before the model was saved."""
+    if getattr(sys, "last_value", None) is None:
+        for folder in _finished.values():
+            folder.clear()
+
+
+atexit.register(_remove_finished)

@@ -1,0 +1,263 @@
+"""Fine-tuning from the head down: layers are unfrozen as the epochs of one `fit` go by."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import keras
+
+from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.core.all_layers import all_layers
+from keras_opt.core.errors import InputError, argument_error, check_at_least, did_you_mean, is_number
+from keras_opt.core.optimizers import inner, parts
+from keras_opt.core.trainable_flags import flags_put_back, let_train
+from keras_opt.models.output_layers import output_layers
+from keras_opt.training.callers import is_called_by_evaluation
+from keras_opt.training.group_rates import GroupRates, RateGroup
+from keras_opt.training.step_hooks import StepHooks
+
+
+class GradualUnfreezing(keras.callbacks.Callback):
+    """Trains the head of a pretrained model first, and unfreezes the layers below from epoch to epoch.
+
+    A new head starts with random weights, and its first gradients would wash out what the layers below have learned. So
+    those are frozen until the head has settled, the more general ones the longest, and then move at lower rates. Use it
+    to fine-tune a pretrained model on little data; not to train from scratch, where nothing is there to be kept.
+
+    `schedule` says which layers train from which epoch on, beside those before. Those of its k-th entry, k = 0, 1, ...,
+    make steps at the rate
+
+        learning_rate / lr_decay ** k
+
+    with momentum, weight decay, constraints and Adam's bias corrections as of an optimizer of their own, which starts
+    when they do. (An optimizer of Keras counts updates for all variables together. Adam would then move a layer that
+    comes late up to 6.6 times too far, for hundreds of updates.) All else goes on unbroken: the slots of layers that
+    train already, schedules of the rate, `optimizer.iterations`. A schedule or a callback that sets the rate scales the
+    rates of all layers alike.
+
+    Layers that no entry so far names are frozen, whatever `trainable` was before; BatchNorm layers among them use, and
+    keep, their statistics. To keep those also later, as is best for small batches, build the model with
+    `base(x, training=False)`. After `fit` all flags stay as the last epoch had them, and the optimizer has one rate
+    again.
+
+    A word in `schedule` names layers, with all that is in them, nested models too:
+
+    | word | layers |
+    |---|---|
+    | `"all"` | all |
+    | `"conv5*"`, a name or a pattern as in `fnmatch` | those whose name or path fits |
+    | `"block5"`, if no layer is called that | those whose name begins with `block5_` |
+    | `"head"`, if no layer is called that either | those that make the outputs |
+
+    Args:
+        schedule: From epochs (int, from 0 as in `initial_epoch`; one must be 0) to a word or a list of words.
+        lr_decay: By how much the rate of an entry's layers is lower than that of the entry before; a float of at least
+            1, or `None` for one rate. Default 2.6, as in the paper.
+
+    Raises:
+        ValueError: An argument is out of its range; a word fits no layer; an entry adds no weights to those before; the
+            model has no weights yet; or its optimizer is a `MultiOptimizer` or was built for fewer layers.
+
+    Cost: the optimizer has its slots for all layers that will train from the begin; each entry costs one trace of the
+        step. With weight decay, in a step one copy of the weights that are not of the first entry.
+
+    Source: J. Howard and S. Ruder, 2018, "Universal Language Model Fine-tuning for Text Classification", sections 3.2
+        and 3.3.
+
+    Example:
+        >>> import keras_opt
+        >>> unfreeze = keras_opt.callbacks.GradualUnfreezing({0: "head", 3: "block5", 5: "all"}, lr_decay=2.6)
+    """
+
+    def __init__(self, schedule: Mapping[int, str | Sequence[str]], lr_decay: float | None = 2.6):
+        super().__init__()
+        self.schedule = _checked(schedule)
+        if lr_decay is not None and not (is_number(lr_decay) and lr_decay >= 1):
+            cure = "Give 1 or None for one rate."
+            raise argument_error("GradualUnfreezing", "lr_decay", lr_decay, "a number of at least 1, or None", cure)
+        self.lr_decay = lr_decay
+        self._epochs = list(self.schedule)
+        self._layers: list[list[keras.Layer]] = []
+        self._variables: list[list[keras.Variable]] = []
+        # Of each entry the first update. A fact about the optimizer's slots: a second fit with that goes on from it.
+        self._first_updates: list[int | None] = []
+        self._optimizer: keras.optimizers.Optimizer | None = None
+        self._hooks: StepHooks | None = None
+        self._plugin: GroupRates | None = None
+        self._entry = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GradualUnfreezing":
+        return copy_without_fit(self, memo, "_hooks", "_plugin", "_optimizer", "_layers", "_variables")
+
+    # --- fit ---------------------------------------------------------------------------------------------------------
+
+    def set_model(self, model: keras.Model) -> None:
+        StepHooks.prepare(model)
+        super().set_model(model)
+        if is_called_by_evaluation(model):
+            return
+        _check_model(model)
+        self._layers = _layers_by_entry(model, self.schedule)
+        self._variables = _variables_by_entry(model, self._layers, self.schedule)
+        # Keras's optimizers take the variables of their first update for good.
+        _build_optimizer(model, [variable for group in self._variables for variable in group])
+        if self._optimizer is not model.optimizer:
+            self._optimizer = model.optimizer
+            self._first_updates = [0] + [None] * (len(self._epochs) - 1)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._enter(0)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        entry = max(place for place, begin in enumerate(self._epochs) if begin <= epoch)
+        for place in range(entry + 1):
+            if self._first_updates[place] is None:
+                is_now = self._epochs[place] == epoch
+                # What an earlier training unfroze, whose state is not known, counts as trained from the begin.
+                self._first_updates[place] = self._updates() if is_now else 0
+        if entry != self._entry:
+            self._enter(entry)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._leave()
+
+    def _enter(self, entry: int) -> None:
+        """Let the layers of the entries up to `entry` train, in a step that is traced anew."""
+        self._leave()
+        self._entry = entry
+        let_train(self.model, [layer for group in self._layers[: entry + 1] for layer in group])
+        # Not only what runs with the plugin: a step traced before, which the hub puts back, trains other layers.
+        self.model.make_train_function(force=True)
+        self._hooks = StepHooks.of(self.model)
+        groups = [
+            RateGroup(variables, (self.lr_decay or 1) ** -place, self._first_updates[place] or 0)
+            for place, variables in enumerate(self._variables[: entry + 1])
+        ]
+        self._plugin = GroupRates(self.model, self._hooks.optimizer, groups)
+        self._hooks.add(self._plugin)
+
+    def _leave(self) -> None:
+        if self._plugin is not None:
+            self._hooks.remove(self._plugin)
+            self._plugin = None
+
+    def _updates(self) -> int:
+        return int(keras.ops.convert_to_numpy(inner(self.model.optimizer).iterations))
+
+    # --- resume ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The update at which each entry's layers began to train; all else follows from the epoch."""
+        return {"first_updates": list(self._first_updates)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called. Training must have begun, since `on_train_begin` starts anew.
+
+        Raises:
+            ValueError: The state is that of another schedule.
+        """
+        if len(state["first_updates"]) != len(self._epochs):
+            cure = "Go on with the schedule that the training began with."
+            raise argument_error("GradualUnfreezing", "schedule", self.schedule, "the one of the saved state", cure)
+        if state["first_updates"] != self._first_updates:
+            self._first_updates = list(state["first_updates"])
+            self._enter(self._entry)
+
+
+def _checked(schedule: Any) -> dict[int, list[str]]:
+    """`schedule` in the order of its epochs, with lists of words."""
+    must_be = "a dict from epochs to names of layers"
+    cure = 'Give for example {0: "head", 3: "block5", 5: "all"}.'
+    if not isinstance(schedule, Mapping) or not schedule:
+        raise argument_error("GradualUnfreezing", "schedule", schedule, must_be, cure)
+    for epoch in schedule:
+        check_at_least("GradualUnfreezing", "schedule's epoch", epoch, 0)
+    if 0 not in schedule:
+        cure = "Something must train from epoch 0 on; " + cure[0].lower() + cure[1:]
+        raise argument_error("GradualUnfreezing", "schedule", schedule, must_be + ", one of them 0", cure)
+    ordered = {}
+    for epoch in sorted(schedule):
+        words = schedule[epoch]
+        ordered[epoch] = [words] if isinstance(words, str) else list(words) if isinstance(words, Sequence) else []
+        if not ordered[epoch] or not all(isinstance(word, str) for word in ordered[epoch]):
+            raise argument_error("GradualUnfreezing", "schedule", schedule, must_be, cure)
+    return ordered
+
+
+def _check_model(model: keras.Model) -> None:
+    if not model.built or not model.weights:
+        raise InputError(
+            f"GradualUnfreezing: model {model.name!r} has no weights yet to freeze. Start it with keras.Input(shape), "
+            "or build it before `fit`."
+        )
+    if parts(inner(model.optimizer)):
+        raise InputError(
+            "GradualUnfreezing: a MultiOptimizer takes the gradients of all its variables or of none, so none of them "
+            "can be frozen for a while. Compile with one optimizer; `lr_decay` gives lower layers lower rates."
+        )
+
+
+def _layers_by_entry(model: keras.Model, schedule: dict[int, list[str]]) -> list[list[keras.Layer]]:
+    """For each entry the layers that it adds to those before."""
+    seen: set[int] = set()
+    entries = []
+    for words in schedule.values():
+        named = [layer for word in words for layer in _layers_named(model, word)]
+        entries.append([layer for layer in named if id(layer) not in seen])
+        seen.update(id(layer) for layer in named)
+    return entries
+
+
+def _layers_named(model: keras.Model, word: str) -> list[keras.Layer]:
+    """The layers that a word in the schedule means, and those in them."""
+    if word == "all":
+        return all_layers(model)
+    layers = all_layers(model)[1:]
+    named = [layer for layer in layers if fnmatchcase(layer.name, word) or fnmatchcase(layer.path or "", word)]
+    named = named or [layer for layer in layers if layer.name.startswith(f"{word}_")]
+    if not named and word == "head":
+        named = output_layers(model)
+    if not named:
+        names = [layer.name for layer in layers if layer.weights]
+        raise InputError(
+            f"GradualUnfreezing: argument `schedule` must name layers of the model. Received: {word!r}, which none of "
+            f"them fits; those with weights are {', '.join(names)}. {did_you_mean(word, names)}"
+        )
+    return [each for layer in named for each in all_layers(layer)]
+
+
+def _variables_by_entry(
+    model: keras.Model, layers: list[list[keras.Layer]], schedule: dict[int, list[str]]
+) -> list[list[keras.Variable]]:
+    """For each entry the variables that train from it on, and did not before."""
+    seen: set[int] = set()
+    entries = []
+    with flags_put_back(model):
+        for place, (epoch, words) in enumerate(schedule.items()):
+            let_train(model, [layer for group in layers[: place + 1] for layer in group])
+            entries.append([each for each in model.trainable_variables if id(each) not in seen])
+            seen.update(id(each) for each in entries[-1])
+            if not entries[-1]:
+                raise InputError(
+                    f"GradualUnfreezing: argument `schedule` must add weights at each of its epochs. Received: {words} "
+                    f"at epoch {epoch}, whose weights, if there are any, train before already. Leave that epoch out."
+                )
+    return entries
+
+
+def _build_optimizer(model: keras.Model, variables: list[keras.Variable]) -> None:
+    """Build the optimizer for all of `variables`; if it is built, raise unless it knows them."""
+    optimizer = model.optimizer
+    if not optimizer.built:
+        with model.distribute_strategy.scope(), keras.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(variables)
+        optimizer.built = True
+        return
+    try:
+        inner(optimizer)._check_variables_are_known(variables)
+    except ValueError as error:
+        raise InputError(
+            f"GradualUnfreezing: the optimizer {optimizer.name!r} was built for fewer layers than will train, and "
+            "cannot take more. Compile the model anew before this `fit`; in the scope of a distribution strategy, with "
+            "all its layers trainable."
+        ) from error

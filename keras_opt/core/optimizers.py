@@ -1,0 +1,21 @@
+"""What an optimizer consists of."""
+
+import keras
+
+
+def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """`optimizer` without the `LossScaleOptimizer` around it, if there is one."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers in a `MultiOptimizer`, all of them once it is built; none in any other."""
+    return list(getattr(optimizer, "optimizers", ()))
+
+
+def made_no_update(optimizer: keras.optimizers.Optimizer) -> str:
+    """What to say of the optimizer of a model that was trained, it seems, without it."""
+    return (
+        f"`model.optimizer` ({type(optimizer).__name__}, given to `compile` or its default) made no update. Was there "
+        "a training step, and does `train_step` call that optimizer? No other one is seen."
+    )

@@ -1,0 +1,44 @@
+"""Which layers train: the `trainable` flags of layers that lie in one another."""
+
+import contextlib
+from collections.abc import Collection, Iterator
+
+import keras
+
+from keras_opt.core.all_layers import all_layers
+
+
+def let_train(model: keras.Model, layers: Collection[keras.Layer]) -> None:
+    """Let `layers`, and nothing else in `model`, train.
+
+    A layer that holds one of them is trainable in Keras's sense, or else that one would not be; the weights of its own
+    stay frozen.
+    """
+    chosen = {id(layer) for layer in layers}
+    for layer in _outermost_first(model):
+        inner = all_layers(layer)
+        trains = any(id(each) in chosen for each in inner)
+        layer.trainable = not trains  # setting a flag to what it is reaches neither the weights nor the layers within
+        layer.trainable = trains
+        if trains and id(layer) not in chosen:
+            within = {id(weight) for each in inner[1:] for weight in each.weights}
+            for weight in layer.weights:
+                if id(weight) not in within:
+                    weight.trainable = False
+
+
+@contextlib.contextmanager
+def flags_put_back(model: keras.Model) -> Iterator[None]:
+    """On leaving, every layer and weight of `model` is as trainable as it was on entering."""
+    layers = [(layer, layer.trainable) for layer in _outermost_first(model)]
+    weights = [(weight, weight.trainable) for weight in model.weights]
+    try:
+        yield
+    finally:
+        for one, flag in (*layers, *weights):
+            one.trainable = flag
+
+
+def _outermost_first(model: keras.Model) -> list[keras.Layer]:
+    """All layers of `model`, each after those that hold it: setting a layer's flag sets those of all that it holds."""
+    return sorted(all_layers(model), key=lambda layer: -len(all_layers(layer)))

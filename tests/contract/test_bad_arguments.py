@@ -1,0 +1,162 @@
+"""A bad argument of a callback or criterion is an error when it is made, which names it and what was received.
+
+One row an argument; every argument of every public callback and criterion has a row, or a reason for none.
+"""
+
+import inspect
+
+import keras
+import pytest
+from public_names import InFit, rows
+
+from keras_opt import callbacks, compression
+
+MODES = ["up", None, 3]
+NAMES = [3, None, b"loss", ["loss"], ""]
+PATTERNS = [3, "head", [3], ["head", None]]
+PATHS = [3, True, b"folder", ["folder"]]
+POSITIVE = [0, -1.0, float("nan"), float("inf"), "1", True]
+COUNTS = [-1, 1.5, "5", None, True]
+FROM_1 = [0, *COUNTS]
+NUMBERS = ["1", float("nan"), float("inf"), True]
+
+BAD = {
+    callbacks.BackupAndRestore: {
+        "backup_dir": [*PATHS, None],
+        "save_freq": [0, -1, 1.5, "batch", None],
+        "every_seconds": ["5", -1],
+        "keep": FROM_1,
+    },
+    callbacks.Divergence: {"monitor": NAMES, "above": NUMBERS},
+    callbacks.EarlyStopping: {
+        "monitor": [3, None, "", ["loss"]],
+        "min_delta": NUMBERS,
+        "patience": COUNTS,
+        "mode": MODES,
+        "baseline": NUMBERS,
+        "start_from_epoch": COUNTS,
+        "best": [3, ""],
+        "filepath": [3, True, b"a.weights.h5", "a.keras"],
+    },
+    callbacks.GeneralizationLoss: {"alpha": POSITIVE, "monitor": NAMES},
+    callbacks.GradientAccumulation: {"gradient_accumulation_steps": [*FROM_1, {}, {1: 2}, {0: 2, 1: 0}, {0: "4"}]},
+    callbacks.GradientClipping: {
+        "clipvalue": POSITIVE,
+        "clipnorm": POSITIVE,
+        "global_clipnorm": POSITIVE,
+        "adaptive": POSITIVE,
+        "percentile": [*POSITIVE, 100],
+        "exclude": PATTERNS,
+    },
+    callbacks.GradientMonitor: {"every": FROM_1, "histograms": [True], "log_dir": PATHS},
+    callbacks.GradualUnfreezing: {"schedule": [3, None, {}, {1: "all"}, {0: 3}, "all"], "lr_decay": ["2", -1, 0]},
+    callbacks.ModelCheckpoint: {
+        "filepath": [3, None, b"a.keras"],
+        "monitor": NAMES,
+        "mode": MODES,
+        "save_freq": [0, -1, 1.5, "batch"],
+        "initial_value_threshold": ["1"],
+        "keep": [0, -1, 1.5, "3"],
+    },
+    callbacks.OverfitGap: {"train": NAMES, "validation": NAMES, "above": [*NUMBERS, None], "mode": MODES},
+    callbacks.Plateau: {
+        "monitor": NAMES,
+        "patience": COUNTS,
+        "min_delta": [*NUMBERS, None],
+        "mode": MODES,
+        "smoothing": [-0.1, 1, 1.5, "0.5", None],
+        "patience_unit": ["epochs", None, 3],
+        "start_from_epoch": COUNTS,
+        "baseline": NUMBERS,
+    },
+    callbacks.ProgressBar: {"title": [3, None], "progress": [3, True]},
+    callbacks.ProgressQuotient: {"alpha": POSITIVE, "strip": FROM_1, "monitor": NAMES, "train": NAMES},
+    callbacks.ReduceLROnPlateau: {
+        "monitor": NAMES,
+        "factor": [-0.1, 1, "0.5", None],
+        "patience": COUNTS,
+        "mode": MODES,
+        "min_delta": [*NUMBERS, None],
+        "cooldown": COUNTS,
+        "min_lr": [-1, "0", None],
+    },
+    callbacks.ScheduleLearningRate: {"schedule": [3, None, 0.1, lambda step: 0.1], "unit": ["epochs", None, 3]},
+    callbacks.SharpnessAwareMinimization: {"rho": POSITIVE, "interval": FROM_1},
+    callbacks.SuccessiveIncreases: {"count": FROM_1, "strip": FROM_1, "monitor": NAMES},
+    callbacks.Target: {"monitor": NAMES, "value": [*NUMBERS, None], "mode": MODES},
+    callbacks.TimeBudget: {"max_seconds": POSITIVE},
+    callbacks.WeightAveraging: {
+        "kind": ["mean", None, 3, ["ema"]],
+        "ema_momentum": [-0.1, 1, "0.9", None],
+        "start": [-1, 1.5, 0.0, "5", True, float("nan")],
+        "every": [0, -1, 1.5, "5", True],
+        "reestimate_batch_norm": [3, True, "images"],
+        "slow_step_size": [0, 1.5, "0.5", None],
+    },
+    compression.PruneLowMagnitude: {
+        "schedule": [0.5, None, "constant"],
+        "include": PATTERNS,
+        "exclude": PATTERNS,
+        "every": FROM_1,
+    },
+}
+
+# What the class cannot be made without, or what the argument in question is for.
+BESIDE = {
+    callbacks.BackupAndRestore: {"backup_dir": "backup"},
+    callbacks.Divergence: {"monitor": "loss"},
+    callbacks.GeneralizationLoss: {"alpha": 5},
+    callbacks.GradualUnfreezing: {"schedule": {0: "all"}},
+    callbacks.ModelCheckpoint: {"filepath": "best.weights.h5", "save_weights_only": True},
+    callbacks.OverfitGap: {"train": "loss", "validation": "val_loss", "above": 1.0},
+    callbacks.Plateau: {"monitor": "loss", "patience": 1},
+    callbacks.ProgressQuotient: {"alpha": 1},
+    callbacks.ScheduleLearningRate: {"schedule": keras.optimizers.schedules.CosineDecay(0.1, 10)},
+    callbacks.SuccessiveIncreases: {"count": 1},
+    callbacks.Target: {"monitor": "loss", "value": 1.0},
+    compression.PruneLowMagnitude: {"schedule": lambda step: 0.5},
+    (callbacks.EarlyStopping, "best"): {"restore_best_weights": True},
+    (callbacks.EarlyStopping, "filepath"): {"restore_best_weights": True},
+    (callbacks.GradientClipping, "exclude"): {"adaptive": 0.01},
+}
+
+# Flags are taken by their truth, as Keras's are; and Keras's own way of counting what is printed.
+WITHOUT_A_ROW = {
+    "verbose",
+    "callbacks",
+    "delete_checkpoint",
+    "double_checkpoint",
+    "effective",
+    "per_layer",
+    "ratios",
+    "relative",
+    "restore_best_weights",
+    "save_best_only",
+    "save_weights_only",
+    "warn",
+}
+
+CASES = [(kind, name, value) for kind, names in BAD.items() for name, values in names.items() for value in values]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), CASES, ids=lambda case: getattr(case, "__name__", repr(case)))
+def test_a_bad_argument_is_named(kind, name, value):
+    arguments = BESIDE.get(kind, {}) | BESIDE.get((kind, name), {}) | {name: value}
+    with pytest.raises((TypeError, ValueError), match=rf"\w+: argument `{name}\b.*Received: .*{name}"):
+        kind(**arguments)
+
+
+def test_every_argument_of_every_callback_and_criterion_has_a_row():
+    kinds = {row.make for name, row in rows(InFit).items() if name.startswith(("callbacks.", "compression.Prune"))}
+    bare = {
+        f"{kind.__name__}.{name}"
+        for kind in kinds
+        for name in inspect.signature(kind).parameters
+        if name not in BAD.get(kind, {}) and name not in WITHOUT_A_ROW
+    }
+    assert bare == set()

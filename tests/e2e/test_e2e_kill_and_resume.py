@@ -1,0 +1,71 @@
+"""`kill -9` in the middle of a training: the script, started again, ends bit for bit as if it had never died."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+JOB = Path(__file__).parents[1] / "killed_job.py"
+# The moments of each phase, counted from the process's begin: early, in the middle, and near the end of training.
+MOMENTS = {"step": (4, 21, 40), "validation": (1, 7, 14), "backup": (1, 9, 20), "flush": (2, 9, 15)}
+MORE_MOMENTS = {"step": (1, 2, 18, 50), "validation": (4, 11), "backup": (15,), "flush": (6,)}
+
+
+def run(folder, *kill):
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(JOB), str(folder), *map(str, kill)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def end_of(folder):
+    with np.load(folder / "end.npz") as end:
+        variables = [end[str(number)] for number in range(len(end.files) - 1)]
+        return json.loads(str(end["report"])), variables, (folder / "log.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return end_of(folder)
+
+
+def pytest_generate_tests(metafunc):
+    if "moment" in metafunc.fixturenames:
+        table = {phase: set(moments) for phase, moments in MOMENTS.items()}
+        if metafunc.config.getoption("full"):
+            table = {phase: moments | set(MORE_MOMENTS[phase]) for phase, moments in table.items()}
+        points = [(phase, moment) for phase, moments in table.items() for moment in sorted(moments)]
+        metafunc.parametrize(("phase", "moment"), points)
+
+
+def test_a_killed_training_ends_as_one_that_was_not(phase, moment, uninterrupted, tmp_path):
+    killed = run(tmp_path, phase, moment)
+    assert killed.returncode == -9, killed.stderr
+    assert (tmp_path / "died").read_text() == phase
+    assert not (tmp_path / "end.npz").exists()
+
+    again = run(tmp_path)
+    assert again.returncode == 0, again.stderr
+
+    report, variables, log = end_of(tmp_path)
+    expected_report, expected_variables, expected_log = uninterrupted
+    assert report == expected_report
+    assert report["why"], "the training must stop early, or the test of the stop epoch is none"
+    assert len(variables) == len(expected_variables)
+    assert all(np.array_equal(a, b) for a, b in zip(variables, expected_variables, strict=True))
+    assert log == expected_log
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_training_that_is_killed_again_and_again(uninterrupted, tmp_path):
+    for phase, moment in (("step", 6), ("backup", 2), ("validation", 2), ("flush", 1)):
+        assert run(tmp_path, phase, moment).returncode == -9
+    assert run(tmp_path).returncode == 0
+    assert end_of(tmp_path)[0] == uninterrupted[0]
