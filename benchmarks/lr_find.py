@@ -1,11 +1,11 @@
 """How far the rate that `find_learning_rate` suggests is from the best of 12, and that it leaves nothing changed.
 
-Two networks, two optimizers, three seeds. A range test of at most 100 updates suggests a rate; it must leave weights,
+Two networks, two optimizers, six seeds. A range test of at most 100 updates suggests a rate; it must leave weights,
 optimizer, seed states and metrics bit-equal. Then the same network is trained from the same weights at each of 12
 log-spaced rates from 1e-5 to 1, for 2 epochs on 10,000 images; three times, in other orders, because near the top one
 accuracy differs from the next by less than two trainings do. The best rate is the one of the highest mean accuracy on
-20,000 other images. The other usual ways to read the same curve are reported beside ours. Run it on a quiet machine:
-about 10 minutes.
+20,000 other images; the best of the first training alone is reported too. The other usual ways to read the same curve
+stand beside ours. Seeds 0 to 2 were seen when the rule was chosen, 3 to 5 were not. It takes about 20 minutes.
 """
 
 import argparse
@@ -29,9 +29,9 @@ BATCH_SIZE = 128
 TRAINED, VALIDATED, EPOCHS = 10_000, 20_000, 2
 FACTOR = 3
 CLAIM = (
-    "On Fashion-MNIST, with a convnet and an MLP, Adam and SGD, three seeds each, the rate that find_learning_rate "
-    "suggests after at most 100 updates is within a factor of 3 of the best of 12 log-spaced rates, and everything is "
-    "bit-equal afterwards."
+    "On Fashion-MNIST, with a convnet and an MLP, Adam and SGD, six seeds each, the rate that find_learning_rate "
+    "suggests after at most 100 updates is within a factor of 3 of the best of 12 log-spaced rates in at least 22 of "
+    "24 cases, and everything is bit-equal afterwards."
 )
 OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
 
@@ -95,7 +95,7 @@ def case(kind: str, optimizer: str, seed: int, repeats: int) -> dict:
     found = find_learning_rate(model, x[trained], y[trained], batch_size=BATCH_SIZE, progress=Progress(quiet=True))
     is_equal = all(np.array_equal(one, other) for one, other in zip(start, values_of(model), strict=True))
 
-    accuracies = np.zeros(len(RATES))
+    accuracies = np.zeros((repeats, len(RATES)))
     for place, rate in enumerate(RATES):
         for repeat in range(repeats):
             for variable, value in zip(variables_of(model), start, strict=True):
@@ -104,7 +104,7 @@ def case(kind: str, optimizer: str, seed: int, repeats: int) -> dict:
             for epoch in range(EPOCHS):
                 shuffled = np.random.default_rng((seed, repeat, epoch)).permutation(trained)
                 model.fit(x[shuffled], y[shuffled], batch_size=BATCH_SIZE, shuffle=False, verbose=0)
-            accuracies[place] += model.evaluate(x[validated], y[validated], batch_size=1000, verbose=0)[1] / repeats
+            accuracies[repeat, place] = model.evaluate(x[validated], y[validated], batch_size=1000, verbose=0)[1]
     return {
         "model": kind,
         "optimizer": optimizer,
@@ -112,14 +112,15 @@ def case(kind: str, optimizer: str, seed: int, repeats: int) -> dict:
         "updates": len(found.curve.rates),
         "bit_equal": is_equal,
         "suggestions": {name: float(rate) for name, rate in readings(found).items()},
-        "best": float(RATES[accuracies.argmax()]),
-        "accuracies": accuracies.tolist(),
+        "best": float(RATES[accuracies.mean(0).argmax()]),
+        "best_of_one_training": float(RATES[accuracies[0].argmax()]),
+        "accuracies": accuracies.mean(0).tolist(),
     }
 
 
-def off_by(row: dict, reading: str = "ours") -> float:
+def off_by(row: dict, reading: str = "ours", best: str = "best") -> float:
     """The factor between a suggestion and the best rate, 1 or more."""
-    return math.exp(abs(math.log(row["suggestions"][reading] / row["best"])))
+    return math.exp(abs(math.log(row["suggestions"][reading] / row[best])))
 
 
 def lost_accuracy(row: dict, reading: str) -> float:
@@ -132,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=CLAIM)
     parser.add_argument("--quick", action="store_true", help="the MLP, one seed, trained once a rate; prints only")
     quick = parser.parse_args().quick
-    kinds, seeds, repeats = (("mlp",), range(1), 1) if quick else (("mlp", "convnet"), range(3), 3)
+    kinds, seeds, repeats = (("mlp",), range(1), 1) if quick else (("mlp", "convnet"), range(6), 3)
 
     rows = []
     print("model | optimizer | seed | updates | suggestion | best of 12 | factor | accuracy lost | bit-equal")
@@ -149,6 +150,9 @@ def main() -> None:
         "cases": len(rows),
         "most_updates": max(row["updates"] for row in rows),
         "bit_equal_cases": sum(row["bit_equal"] for row in rows),
+        f"ours_within_{FACTOR}_of_one_training": sum(
+            off_by(row, best="best_of_one_training") <= FACTOR for row in rows
+        ),
     }
     for reading in rows[0]["suggestions"]:
         metrics[f"{reading}_within_{FACTOR}"] = sum(off_by(row, reading) <= FACTOR for row in rows)

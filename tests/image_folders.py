@@ -26,6 +26,16 @@ def write_images(folder, count=20, size=32, classes=COLOURS, first_seed=0):
     return Path(folder)
 
 
+def write_noise(folder, count=20, size=32):
+    """Write images that look alike in every class, and return the folder."""
+    grey = (120, 120, 120)
+    for place, name in enumerate(COLOURS):
+        (Path(folder) / name).mkdir(parents=True)
+        for number in range(count):
+            noisy(grey, size, place * count + number).save(Path(folder) / name / f"{number:03d}.png")
+    return Path(folder)
+
+
 def damage(path, kind):
     """Spoil one file in one of the ways that files get spoiled."""
     content = path.read_bytes()

@@ -92,6 +92,7 @@ def train(folder: Path, dying: Dying) -> None:
     callbacks = [GradientAccumulation(2), averaging, LearningRateMonitor(), GradientMonitor(warn=False)]
     callbacks += [ReduceLROnPlateau("val_loss", patience=1, factor=0.5), stop, moments]
     callbacks += [keras.callbacks.CSVLogger(str(folder / "log.csv"))]
+    callbacks += [keras.callbacks.TensorBoard(str(folder / "events"), update_freq=2, write_graph=False)]
     callbacks += [BackupAndRestore(folder / "backup", save_freq=2)]
     dying.before(files.os, "fsync", "backup")
     dying.before(StepHooks, "flush", "flush")

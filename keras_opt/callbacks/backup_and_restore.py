@@ -1,24 +1,23 @@
 """Backups from which the same script, started again after a crash, ends as if nothing had happened."""
 
-import atexit
 import os
-import sys
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
 from keras_opt.callbacks.backup.backup_folder import BackupFolder
 from keras_opt.callbacks.backup.data_position import EPOCHS, DataPosition
-from keras_opt.callbacks.backup.fingerprint import differences, fingerprint
-from keras_opt.callbacks.backup.keras_states import is_known
-from keras_opt.callbacks.backup.training_state import put_back, state_of_training, unbuilt_optimizers
+from keras_opt.callbacks.backup.fingerprint import differences, fingerprint, settings
+from keras_opt.callbacks.backup.finished import clear_if_finished, note_finished, trainings_before
+from keras_opt.callbacks.backup.keras_states import is_known, state_of
+from keras_opt.callbacks.backup.training_state import is_built_for, put_back, state_of_training, unbuilt_optimizers
 from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.siblings import callback_list
 from keras_opt.core.errors import InputError, argument_error, check_at_least, check_positive
+from keras_opt.core.state_files import check_state
 from keras_opt.training.build import build_with_metrics
 
 # Backups inside an epoch may take this share of the time.
@@ -26,8 +25,8 @@ _SHARE = 0.01
 # When the first of them is due, as long as none has been timed.
 _FIRST_AFTER_SECONDS = 30.0
 
-# The folders of trainings that this process has finished: removed when it ends well, or trains with them anew.
-_finished: dict[Path, BackupFolder] = {}
+# The layout of a backup.
+_FORMAT = 1
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -40,17 +39,20 @@ class BackupAndRestore(keras.callbacks.Callback):
     Kept are the weights and the states of seed generators (`model.variables`), the variables of optimizers and metrics,
     the generators of Python and NumPy, the state of every callback of keras_opt and of Keras, and of those of your own
     that have `state_dict()` and `load_state_dict(state)`, and the place in the data. A `CSVLogger`'s file and the event
-    files of TensorBoard are cut back to the backup. Keras's callback of this name keeps weights and the epoch.
+    files of TensorBoard are cut back to the backup. Keras's callback of this name keeps weights and the epoch. What a
+    layer keeps outside of Keras's variables (a raw `tf.Variable`, a `tf.random.Generator`, the state of `tf.random`) is
+    not kept.
 
     It goes to the front of the callbacks by itself, wherever it is listed.
 
     The data. Inside an epoch a training goes on with the next batch for arrays, sets of `keras_opt.data` and every
     `tf.data.Dataset` that TensorFlow can checkpoint; and for others, such as one with a `numpy_function`, if two draws
-    of the first batch are alike: then batches are drawn and discarded up to the place. What is shuffled without a seed
-    (its own, or `keras.utils.set_random_seed`) sees each example once in the epoch, and is shuffled anew later. With
-    all other data (generators, `PyDataset`), and under a strategy with several replicas, an epoch begins again, and a
-    warning says so: before training, or, where TensorFlow finds out only then, at the first backup within an epoch. A
-    validation set must keep one order.
+    of the first batch are alike: then batches are drawn and discarded up to the place (the two draws move the order of
+    a set that reshuffles itself on). What is shuffled without a seed (its own, or `keras.utils.set_random_seed`) sees
+    each example once in the epoch, and is shuffled anew later. With all other data (generators, `PyDataset`,
+    `shuffle="batch"`), and under a strategy with several replicas, an epoch begins again, and a warning says so: before
+    training, or, where TensorFlow finds out only then, at the first backup within an epoch. A validation set must keep
+    one order.
 
     When. At the begin of each epoch but the first, at the end of training, and within an epoch whenever the time that
     all backups so far have taken is below 1% of the time of training.
@@ -59,9 +61,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         backup_dir: The folder of this training and of no other.
         save_freq: `"epoch"`, or every so many batches instead of by time. Default `"epoch"`.
         double_checkpoint: As in Keras; here the last `keep` backups stay anyway.
-        delete_checkpoint: `True` removes the backups of a finished training when the process ends without an error, or
-            trains anew with this folder; a process that is killed before it has saved its model loses nothing.
-            `False` leaves them, and a `fit` with more `epochs` goes on from there. Default `True`.
+        delete_checkpoint: `True` removes the backups of a finished training when the process ends without an uncaught
+            exception, or trains anew with this folder; one that is killed before it has saved its model loses nothing.
+            `False` leaves them: a `fit` with more `epochs` goes on from there, unless a callback had stopped it, and
+            one with as many or fewer only gives the result again. Default `True`.
         every_seconds: Float above 0, seconds between backups within an epoch, instead of the 1%. Default `None`.
         keep: Int of at least 1, the number of backups that stay. A damaged one falls back to the one before. Default 2.
         callbacks: The callbacks to save, if they are not all in the same list as this one. Default `None`.
@@ -75,7 +78,8 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     Warns:
         UserWarning: There is no way to save a place inside an epoch; a callback has a state that is not known; a backup
-            was damaged; a backup could not be written, and training goes on.
+            was damaged; a backup could not be written, and training goes on; the learning rate or the loss was another
+            one as the training began, or several trainings share the folder.
 
     Cost: one file of the size of all variables, the optimizer's included, and of the shuffle buffer of the data,
         written and synchronised at each backup (`benchmarks/results/backup.json`); twice that on disk.
@@ -146,19 +150,24 @@ class BackupAndRestore(keras.callbacks.Callback):
             neighbours.callbacks.insert(0, self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._data = DataPosition(self.model)
+        self._data = DataPosition(self.model, self._folder.path)
         self._check_optimizers()
         self._warn_of_unknown_callbacks()
-        if _finished.pop(self._folder.path.resolve(), None) is not None:
-            self._folder.clear()
+        clear_if_finished(self._folder)
         self._folder.check_writable()
-        self._fingerprint = fingerprint(self.model, self._data.description)
+        self._head = {
+            "format": _FORMAT,
+            "fingerprint": fingerprint(self.model, self._data.description),
+            "settings": settings(self.model),
+            "trainings_before": trainings_before(self._folder),
+        }
         self._is_first_epoch, self._epoch = True, 0
         self._executions = self._batches_since = 0
         self._began = self._last = time.perf_counter()
         self._spent = self._cost = 0.0
         self._restored = self._newest_backup()
         if self._restored is not None:
+            self._warn_of_changes()
             at = self._restored["at"]
             self.model._initial_epoch = self.params["epochs"] if at["stopped"] else at["epoch"]
 
@@ -175,7 +184,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         is_first = self._executions == 0
         if is_first:
-            self._look_at_data()
+            self._begin_epoch()
         if self._restored is not None:
             # Again: what callbacks do where an epoch begins, they had done before the backup.
             self._restore()
@@ -191,11 +200,15 @@ class BackupAndRestore(keras.callbacks.Callback):
         if self._restored is not None:  # it had come to its end before
             self._restore()
             self._restored = None
+            self._folder.mark_done()
+            if self.verbose:
+                print(
+                    f"This training had come to its end before: all is as in {self.backup_dir}, and nothing is trained."
+                    " Delete that folder to train anew."
+                )
         else:
             self._back_up({"epoch": self._epoch + 1, "stopped": self.model.stop_training}, None, True)
-        self._folder.mark_done()
-        if self.delete_checkpoint:
-            _finished[self._folder.path.resolve()] = self._folder
+        note_finished(self._folder, is_removable=self.delete_checkpoint)
 
     # --- backup ------------------------------------------------------------------------------------------------------
 
@@ -212,59 +225,67 @@ class BackupAndRestore(keras.callbacks.Callback):
         return self._spent + self._cost <= _SHARE * (now - self._began)
 
     def _back_up_here(self, is_epoch: bool) -> None:
-        data = self._data.state(self._executions)
+        began = time.perf_counter()
+        try:
+            data = self._data.state(self._executions)
+        except OSError as error:
+            self._warn_of_disk(error)
+            return
         if data is None:
             self._warn_of_epochs()
-        else:
-            self._back_up({"epoch": self._epoch, "stopped": False}, data, is_epoch)
-
-    def _back_up(self, at: dict[str, Any], data: dict[str, Any] | None, is_epoch: bool) -> None:
-        began = time.perf_counter()
-        training = state_of_training(self.model, self._others)
-        state = {"at": at, "data": data, "fingerprint": self._fingerprint, "training": training}
-        try:
-            self._folder.write(state, is_epoch)
-        except OSError as error:
-            warnings.warn(
-                f"BackupAndRestore: no backup could be written ({error}). Training goes on; the last whole backup "
-                f"stays in {str(self.backup_dir)!r}.",
-                UserWarning,
-                stacklevel=2,
-            )
+            return
+        self._back_up({"epoch": self._epoch, "stopped": False}, data, is_epoch)
         self._batches_since, self._last = 0, time.perf_counter()
         self._cost = self._last - began
         self._spent += self._cost
 
-    def _look_at_data(self) -> None:
-        if not self._data.way:
-            self._data.look()
+    def _back_up(self, at: dict[str, Any], data: dict[str, Any] | None, is_epoch: bool) -> None:
+        training = state_of_training(self.model, self._others)
+        try:
+            self._folder.write({**self._head, "at": at, "data": data, "training": training}, is_epoch)
+            if data is None:
+                self._folder.mark_done()
+        except OSError as error:
+            self._warn_of_disk(error)
+
+    def _begin_epoch(self) -> None:
+        is_new = not self._data.way
+        try:
+            self._data.begin_epoch()
+        except OSError as error:
+            self._warn_of_disk(error)
+        if is_new:
+            check_state([state_of(each) for each in self._others])  # now, not after an epoch
             if self._data.way == EPOCHS:
                 self._warn_of_epochs()
-        self._data.begin_epoch()
 
     # --- restore -----------------------------------------------------------------------------------------------------
 
     def _newest_backup(self) -> dict[str, Any] | None:
         for state in self._folder.whole():
-            differing = differences(state["fingerprint"], self._fingerprint)
+            if state.get("format") != _FORMAT:
+                raise self._refusal("was written by another version of keras_opt")
+            differing = differences(state["fingerprint"], self._head["fingerprint"])
             if state["data"] is not None and self._data.differs(state["data"]):
                 differing.append("the first batch of an epoch is another one")
             if not differing:
                 return state
-            if self._folder.is_done:
+            if self._folder.is_done and self.delete_checkpoint:
                 self._folder.clear()
                 self._folder.check_writable()
                 return None
-            raise InputError(
-                f"BackupAndRestore: argument `backup_dir` must be the folder of this training. Received: backup_dir="
-                f"{str(self.backup_dir)!r}, whose backup is another one's: {'; '.join(differing)}. Give another folder,"
-                " or delete this one to train anew."
-            )
+            raise self._refusal(f"is another one's: {'; '.join(differing)}")
         return None
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(
+            "BackupAndRestore: argument `backup_dir` must be the folder of this training. Received: backup_dir="
+            f"{str(self.backup_dir)!r}, whose backup {reason}. Give another folder, or delete this one to train anew."
+        )
 
     def _restore(self) -> None:
         saved = self._restored["training"]
-        if not self.model.built or len(self.model.metrics_variables) != len(saved["variables"]["metrics"]):
+        if not is_built_for(self.model, saved):
             build_with_metrics(self.model, self._data.element_spec)
         self._unmet = put_back(self.model, self._others, saved)
         if self._restored["data"] is None:  # from after an epoch; the next one counts anew
@@ -292,11 +313,30 @@ class BackupAndRestore(keras.callbacks.Callback):
                 f"could not be put back. Call `model.{unbuilt[0]}.build(variables)` before `fit`."
             )
 
+    def _warn_of_changes(self) -> None:
+        changes = differences(self._restored["settings"], self._head["settings"])
+        if self._restored["trainings_before"] != self._head["trainings_before"]:
+            changes.append("it is that of another of the trainings that share this folder: give each its own")
+        if changes:
+            warnings.warn(
+                f"BackupAndRestore: the backup in {str(self.backup_dir)!r} is used all the same: {'; '.join(changes)}.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _warn_of_disk(self, error: OSError) -> None:
+        warnings.warn(
+            f"BackupAndRestore: no backup could be written ({error.strerror or error}). Training goes on; the last "
+            f"whole backup stays in {str(self.backup_dir)!r}.",
+            UserWarning,
+            stacklevel=2,
+        )
+
     def _warn_of_epochs(self) -> None:
         warnings.warn(
             "BackupAndRestore: these data have no place that could be found again, so a training that is resumed "
-            "begins with the epoch it was in. Train with keras_opt.data, arrays, or a tf.data.Dataset that TensorFlow "
-            "can checkpoint, on one device, to go on inside an epoch.",
+            "begins with the epoch it was in, in an order that may be another. Train with keras_opt.data, arrays, or a "
+            "tf.data.Dataset that TensorFlow can checkpoint, on one device, to go on inside an epoch.",
             UserWarning,
             stacklevel=2,
         )
@@ -311,13 +351,3 @@ class BackupAndRestore(keras.callbacks.Callback):
                 UserWarning,
                 stacklevel=2,
             )
-
-
-def _remove_finished() -> None:
-    """As the process ends: remove what is no longer needed, unless an error ends it before the model was saved."""
-    if getattr(sys, "last_value", None) is None:
-        for folder in _finished.values():
-            folder.clear()
-
-
-atexit.register(_remove_finished)

@@ -76,7 +76,8 @@ def find_learning_rate(
         A `RangeTestResult` with `.suggestion`, `.curve` and `.plot()`; print it to read what was seen.
 
     Raises:
-        ValueError: An argument is out of its range, `x` is a generator, or the model's step reports no loss.
+        ValueError: An argument is out of its range, `x` is a generator or has no batch, or the model's step reports no
+            loss.
         RuntimeError: Callbacks are attached to the model.
 
     Warns:
@@ -98,7 +99,7 @@ def find_learning_rate(
         >>> 0.01 < found.suggestion < 1
         True
     """
-    _check_arguments(min_learning_rate, max_learning_rate, steps, smoothing)
+    _check_arguments(batch_size, min_learning_rate, max_learning_rate, steps, smoothing)
     _check_model(model)
     data = _data_of_fit(x, y, batch_size, sample_weight, class_weight, steps, consume)
     rates = growing_rates(min_learning_rate, max_learning_rate, steps)
@@ -107,6 +108,8 @@ def find_learning_rate(
         RangeTest(model, rates, smoothing, stage) as test,
     ):
         model.fit(**data, verbose=0)
+    if not test.batches:
+        raise argument_error(_OWNER, "x", x, "data with at least one batch", "It had none.")
     result = RangeTestResult(rates, np.array(test.losses), smoothing)
     if result.suggestion is None:
         warnings.warn(
@@ -152,7 +155,11 @@ def _data_of_fit(
     return {**data, "x": x, "epochs": steps}
 
 
-def _check_arguments(min_learning_rate: Any, max_learning_rate: Any, steps: Any, smoothing: Any) -> None:
+def _check_arguments(
+    batch_size: Any, min_learning_rate: Any, max_learning_rate: Any, steps: Any, smoothing: Any
+) -> None:
+    if batch_size is not None:
+        check_at_least(_OWNER, "batch_size", batch_size, 1)
     check_positive(_OWNER, "min_learning_rate", min_learning_rate)
     check_positive(_OWNER, "max_learning_rate", max_learning_rate)
     if max_learning_rate <= min_learning_rate:
@@ -170,7 +177,7 @@ def _check_model(model: Any) -> None:
         cure = "Test each of its optimizers alone, compiled for the whole model."
         raise argument_error(_OWNER, "model", model.optimizer, "compiled with one optimizer, not several", cure)
     hooks = StepHooks.of(model)
-    hooks.clear()  # what a broken-off fit has left
+    hooks.leave_past_fits()
     if hooks.plugins:
         raise RuntimeError(
             f"{_OWNER}: callbacks are attached to model {model.name!r}, whose state could not be put back. Look for "

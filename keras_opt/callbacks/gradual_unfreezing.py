@@ -1,17 +1,15 @@
 """Fine-tuning from the head down: layers are unfrozen as the epochs of one `fit` go by."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
 
 from keras_opt.callbacks.copying import copy_without_fit
-from keras_opt.core.all_layers import all_layers
-from keras_opt.core.errors import InputError, argument_error, check_at_least, did_you_mean, is_number
+from keras_opt.callbacks.unfreezing_entries import layers_by_entry, variables_by_entry
+from keras_opt.core.errors import InputError, argument_error, check_at_least, is_number
 from keras_opt.core.optimizers import inner, parts
-from keras_opt.core.trainable_flags import flags_put_back, let_train
-from keras_opt.models.output_layers import output_layers
+from keras_opt.core.trainable_flags import let_train
 from keras_opt.training.callers import is_called_by_evaluation
 from keras_opt.training.group_rates import GroupRates, RateGroup
 from keras_opt.training.step_hooks import StepHooks
@@ -37,8 +35,8 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     Layers that no entry so far names are frozen, whatever `trainable` was before; BatchNorm layers among them use, and
     keep, their statistics. To keep those also later, as is best for small batches, build the model with
-    `base(x, training=False)`. After `fit` all flags stay as the last epoch had them, and the optimizer has one rate
-    again.
+    `base(x, training=False)`. The kernels that `enable_lora` has frozen stay frozen. After `fit` all flags stay as the
+    last epoch had them, and the optimizer has one rate again.
 
     A word in `schedule` names layers, with all that is in them, nested models too:
 
@@ -56,7 +54,12 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is out of its range; a word fits no layer; an entry adds no weights to those before; the
-            model has no weights yet; or its optimizer is a `MultiOptimizer` or was built for fewer layers.
+            model has no weights yet; or its optimizer is a `MultiOptimizer`, has `use_ema`, or was built for fewer
+            layers.
+        RuntimeError: Another `GradualUnfreezing` is in the fit.
+
+    A model that is saved in the middle of the schedule is loaded without the optimizer's slots of the layers that were
+    frozen; to go on there, use `BackupAndRestore`.
 
     Cost: the optimizer has its slots for all layers that will train from the begin; each entry costs one trace of the
         step. With weight decay, in a step one copy of the weights that are not of the first entry.
@@ -97,15 +100,17 @@ class GradualUnfreezing(keras.callbacks.Callback):
         if is_called_by_evaluation(model):
             return
         _check_model(model)
-        self._layers = _layers_by_entry(model, self.schedule)
-        self._variables = _variables_by_entry(model, self._layers, self.schedule)
-        # Keras's optimizers take the variables of their first update for good.
-        _build_optimizer(model, [variable for group in self._variables for variable in group])
+        self._layers = layers_by_entry(model, self.schedule)
+        self._variables = variables_by_entry(model, self._layers, self.schedule)
+        if model.optimizer.built:
+            _check_optimizer_knows(model, self._variables)
         if self._optimizer is not model.optimizer:
             self._optimizer = model.optimizer
             self._first_updates = [0] + [None] * (len(self._epochs) - 1)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self.model.optimizer.built:
+            _build_optimizer(self.model, self._variables)
         self._enter(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -190,6 +195,12 @@ def _check_model(model: keras.Model) -> None:
             f"GradualUnfreezing: model {model.name!r} has no weights yet to freeze. Start it with keras.Input(shape), "
             "or build it before `fit`."
         )
+    if inner(model.optimizer).use_ema:
+        raise InputError(
+            "GradualUnfreezing: the model was compiled with use_ema=True, and Keras would put the averages of some "
+            "weights over others while layers are frozen. Leave use_ema out of the optimizer, and use the callback "
+            "WeightAveraging."
+        )
     if parts(inner(model.optimizer)):
         raise InputError(
             "GradualUnfreezing: a MultiOptimizer takes the gradients of all its variables or of none, so none of them "
@@ -197,64 +208,21 @@ def _check_model(model: keras.Model) -> None:
         )
 
 
-def _layers_by_entry(model: keras.Model, schedule: dict[int, list[str]]) -> list[list[keras.Layer]]:
-    """For each entry the layers that it adds to those before."""
-    seen: set[int] = set()
-    entries = []
-    for words in schedule.values():
-        named = [layer for word in words for layer in _layers_named(model, word)]
-        entries.append([layer for layer in named if id(layer) not in seen])
-        seen.update(id(layer) for layer in named)
-    return entries
-
-
-def _layers_named(model: keras.Model, word: str) -> list[keras.Layer]:
-    """The layers that a word in the schedule means, and those in them."""
-    if word == "all":
-        return all_layers(model)
-    layers = all_layers(model)[1:]
-    named = [layer for layer in layers if fnmatchcase(layer.name, word) or fnmatchcase(layer.path or "", word)]
-    named = named or [layer for layer in layers if layer.name.startswith(f"{word}_")]
-    if not named and word == "head":
-        named = output_layers(model)
-    if not named:
-        names = [layer.name for layer in layers if layer.weights]
-        raise InputError(
-            f"GradualUnfreezing: argument `schedule` must name layers of the model. Received: {word!r}, which none of "
-            f"them fits; those with weights are {', '.join(names)}. {did_you_mean(word, names)}"
-        )
-    return [each for layer in named for each in all_layers(layer)]
-
-
-def _variables_by_entry(
-    model: keras.Model, layers: list[list[keras.Layer]], schedule: dict[int, list[str]]
-) -> list[list[keras.Variable]]:
-    """For each entry the variables that train from it on, and did not before."""
-    seen: set[int] = set()
-    entries = []
-    with flags_put_back(model):
-        for place, (epoch, words) in enumerate(schedule.items()):
-            let_train(model, [layer for group in layers[: place + 1] for layer in group])
-            entries.append([each for each in model.trainable_variables if id(each) not in seen])
-            seen.update(id(each) for each in entries[-1])
-            if not entries[-1]:
-                raise InputError(
-                    f"GradualUnfreezing: argument `schedule` must add weights at each of its epochs. Received: {words} "
-                    f"at epoch {epoch}, whose weights, if there are any, train before already. Leave that epoch out."
-                )
-    return entries
-
-
-def _build_optimizer(model: keras.Model, variables: list[keras.Variable]) -> None:
-    """Build the optimizer for all of `variables`; if it is built, raise unless it knows them."""
+def _build_optimizer(model: keras.Model, groups: list[list[keras.Variable]]) -> None:
+    """Build the optimizer for the variables in all `groups`: Keras's take those of their first update for good."""
     optimizer = model.optimizer
-    if not optimizer.built:
-        with model.distribute_strategy.scope(), keras.name_scope(optimizer.name, caller=optimizer):
-            optimizer.build(variables)
-        optimizer.built = True
-        return
+    chosen = {id(variable) for group in groups for variable in group}
+    variables = [variable for variable in model.variables if id(variable) in chosen]  # the order in a saved file
+    with model.distribute_strategy.scope(), keras.name_scope(optimizer.name, caller=optimizer):
+        optimizer.build(variables)
+    optimizer.built = True
+
+
+def _check_optimizer_knows(model: keras.Model, groups: list[list[keras.Variable]]) -> None:
+    """Raise unless the optimizer was built for the variables in all `groups`."""
+    optimizer = model.optimizer
     try:
-        inner(optimizer)._check_variables_are_known(variables)
+        inner(optimizer)._check_variables_are_known([variable for group in groups for variable in group])
     except ValueError as error:
         raise InputError(
             f"GradualUnfreezing: the optimizer {optimizer.name!r} was built for fewer layers than will train, and "

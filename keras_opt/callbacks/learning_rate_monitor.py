@@ -130,7 +130,8 @@ class LearningRateMonitor(keras.callbacks.Callback):
 
         Returns:
             For each update: `"step"`, its number from 0, and `"learning_rate"`; for a `MultiOptimizer`
-            `"learning_rate_<name>"` of each part. With `effective`, for each epoch: `"effective_step"`, the number of
+            `"learning_rate_<name>"` of each part. In a loop of your own that does not call `on_train_batch_end`, NaN
+            stands for all but the last 1024. With `effective`, for each epoch: `"effective_step"`, the number of
             its last update, `"effective_learning_rate"`, and `"effective_learning_rate/<layer's path>"` for each layer.
         """
         self._read()

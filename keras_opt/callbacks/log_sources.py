@@ -51,13 +51,16 @@ def source_of(name: str, callbacks: Iterable[keras.callbacks.Callback]) -> str |
 def warn_of_early_readers(source: keras.callbacks.Callback) -> None:
     """Warn of loggers and monitors that stand before `source` in its list; for `set_model`, after the model is set.
 
-    They read the logs of an epoch before `source` adds to them.
+    They read the logs of an epoch before `source` adds to them. A name that somebody before them adds too is there.
     """
     if is_called_by_evaluation(source.model):
         return
     neighbours = siblings(source) or [source]
     before = neighbours[: next(place for place, each in enumerate(neighbours) if each is source)]
-    unseen = {id(reader): _unseen(reader, added_by(source)) for reader in before}
+    unseen = {}
+    for place, reader in enumerate(before):
+        names = [name for name in added_by(source) if source_of(name, before[:place]) is None]
+        unseen[id(reader)] = _unseen(reader, names)
     readers = dict.fromkeys(type(reader).__name__ for reader in before if unseen[id(reader)])
     if readers:
         names = dict.fromkeys(name for missed in unseen.values() for name in missed)

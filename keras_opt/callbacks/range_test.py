@@ -33,6 +33,7 @@ class RangeTest:
 
     def __init__(self, model: keras.Model, rates: np.ndarray, smoothing: float, stage: Stage):
         self.losses: list[float] = []
+        self.batches = 0
         self._model = model
         self._rates = rates
         self._smoothing = smoothing
@@ -40,7 +41,6 @@ class RangeTest:
         self._optimizer = single_optimizers(model.optimizer)[0]
         self._schedule = rate_source(self._optimizer)
         self._batches_an_update = self._optimizer.gradient_accumulation_steps or 1
-        self._batches = 0
         self._values: list[np.ndarray] | None = None
 
     def __enter__(self) -> "RangeTest":
@@ -73,12 +73,12 @@ class RangeTest:
         """Make one step with the next batch of `iterator`."""
         if self._values is None:
             self._begin(iterator.element_spec)
-        if self._batches % self._batches_an_update == 0:
+        if self.batches % self._batches_an_update == 0:
             self._rate.assign(self._rates[len(self.losses)])
             self._model.reset_metrics()  # so that the loss is that of this update alone
         logs = self._step(iterator)
-        self._batches += 1
-        if self._batches % self._batches_an_update == 0:
+        self.batches += 1
+        if self.batches % self._batches_an_update == 0:
             self._note(logs)
         return logs
 

@@ -15,6 +15,7 @@ from keras_opt.callbacks.monitors import better, check_mode_is_known, mode_in_mo
 from keras_opt.callbacks.siblings import siblings
 from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, check_choice, check_name, is_number
 from keras_opt.core.learning_rates import rate_names, rate_of, single_optimizers
+from keras_opt.training.callers import is_called_by_evaluation
 from keras_opt.training.step_hooks import StepHooks
 
 
@@ -29,7 +30,8 @@ class ReduceLROnPlateau(keras.callbacks.Callback):
     the rate that the first one left, as in Keras.
 
     After an epoch whose value is the `patience`-th in a row that is not better than the best one by `min_delta`, the
-    epochs in a cooldown not counted, with r the rate that the next update would have,
+    epochs in a cooldown not counted, with r the rate that the next update would have (with `ScheduleLearningRate`, that
+    the last one had),
 
         r becomes max(r * factor, min_lr)     if r > min_lr
 
@@ -123,8 +125,10 @@ class ReduceLROnPlateau(keras.callbacks.Callback):
         return copy_without_fit(self, memo)
 
     def set_model(self, model: keras.Model) -> None:
-        self._siblings = siblings(self) or []
         super().set_model(model)
+        if is_called_by_evaluation(model):
+            return
+        self._siblings = siblings(self) or []
         self._rates()
         warn_of_early_readers(self)
 

@@ -9,7 +9,7 @@ from keras_opt.core.quiet import captured_output
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.  [default: 0]")
 @click.option("--out", help="Output folder.  [default: runs/demo, runs/demo-2, ...]")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder, once the new one is whole.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted or killed run.")
 def command(seed: int | None, out: str | None, overwrite: bool, resume: bool) -> None:
     """Train, prune, quantize and export on an embedded slice of the real Fashion-MNIST.
 

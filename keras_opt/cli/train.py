@@ -33,12 +33,13 @@ _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 @click.option("--recipe", "recipe_file", help="A recipe.yaml; options given here go before what stands there.")
 @click.option("--out", help="Output folder.  [default: runs/NAME, runs/NAME-2, ...]")
 @click.option("--overwrite", is_flag=True, default=None, help="Replace the run there, once the new one is whole.")
-@click.option("--resume", is_flag=True, default=None, help="Go on with an interrupted run.")
+@click.option("--resume", is_flag=True, default=None, help="Go on with an interrupted or killed run.")
 def command(directory: str | None, recipe_file: str | None, **options: Any) -> None:
     """Train on a folder of images with one sub-folder a class, and make a device file.
 
     JPEG, PNG, BMP and GIF files are read; damaged and other files are left out and named. The recipe.yaml of a run
-    makes the same weights again. An interrupted run goes on with: keras-opt train --out FOLDER --resume
+    makes the same weights again. A run that was interrupted or killed goes on where it was, with:
+    keras-opt train --out FOLDER --resume
 
     Example: keras-opt train photos --image-size 96 --epochs 20
     """

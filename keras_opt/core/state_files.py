@@ -11,6 +11,8 @@ import numpy as np
 from keras_opt.core.files import atomic_path
 
 _NATIVE_KINDS = "biufc"
+# What the readers raise, by the place of the wrong byte; RuntimeError where the archive seems to be encrypted.
+_OF_DAMAGE = (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError, OSError, RuntimeError)
 
 
 class DamagedFile(Exception):
@@ -37,22 +39,29 @@ def write_state(path: str | os.PathLike, state: dict[str, Any]) -> None:
         np.savez(file, state=np.frombuffer(text.encode(), np.uint8), **arrays)
 
 
+def check_state(state: Any) -> None:
+    """Raise a TypeError that says where, if something in `state` is of a kind that a file cannot hold."""
+    _pack(state, {}, "state")
+
+
 def read_state(path: str | os.PathLike) -> dict[str, Any]:
     """The state that `write_state` wrote.
 
     Raises:
         DamagedFile: A checksum is wrong, or a part is missing.
-        OSError: The file cannot be read.
+        OSError: The file cannot be opened.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise DamagedFile(f"the checksum of {broken!r} is wrong")
-        with np.load(path, allow_pickle=False) as arrays:
-            return _unpack(json.loads(arrays["state"].tobytes()), arrays)
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError) as error:
-        raise DamagedFile(str(error)) from error
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            if broken is not None:
+                raise DamagedFile(f"the checksum of {broken!r} is wrong")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return _unpack(json.loads(arrays["state"].tobytes()), arrays)
+        except _OF_DAMAGE as error:
+            raise DamagedFile(str(error)) from error
 
 
 def _pack(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:

@@ -68,7 +68,7 @@ def comparison(result: Result) -> Table:
             f"{PLAIN_PATIENCE} of them bring no better validation accuracy."
         )
     if not result.one_session:
-        note += " The run was interrupted between the two trainings: their seconds were taken at different times."
+        note += " The run was interrupted: the seconds of the two trainings were taken at different times."
     return Table(f"{_name(result)}: what was gained", columns, [row for row in cells if set(row[1:]) != {"-"}], note)
 
 

@@ -43,7 +43,7 @@ class Side:
     Attributes:
         trained: The model as its training left it.
         shipped: The model that goes on the device: `trained`, or what pruning made of it.
-        facts: Of the training: `history`, `stopped_because`, `session`.
+        facts: Of the training: `history`, `stopped_because`, `session`, `resumed`.
         pruned: Whether `shipped` was pruned.
         export: The device file of `shipped`.
     """

@@ -39,7 +39,8 @@ def run(recipe: Recipe, progress: Progress | None = None) -> Result:
 
     The stages: train the plain network and the optimised one on the same batches, prune and fine-tune the optimised
     one, export both, and only then read the test images, once, for the figures. Every decision before that reads
-    validation images. An interrupted run keeps its finished stages; `Recipe(resume=True)` goes on from them.
+    validation images. A run that was interrupted or killed keeps its finished stages and a backup of the training that
+    it was in; `Recipe(resume=True)` goes on there, and ends with the same bits.
 
     Args:
         recipe: The settings; `Recipe.demo()` for the embedded data.
@@ -72,7 +73,7 @@ def run(recipe: Recipe, progress: Progress | None = None) -> Result:
 
 
 def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progress) -> Result:
-    trainer = Trainer(recipe, prepared, progress, interrupted_model=folder.path / "model.keras")
+    trainer = Trainer(recipe, prepared, progress, folder)
     trained = functools.partial(_trained, folder, prepared.class_names, uuid.uuid4().hex)
     plain_model, plain_facts = trained("plain", trainer.plain) if recipe.baseline else (None, None)
     dense, facts = trained("optimised", trainer.optimised)
@@ -116,7 +117,8 @@ def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progre
         mistakes=worst_mistakes(outputs[-1], test, prepared.class_names),
         skipped=prepared.skipped + skipped_test,
         equal_cpu_seconds=equal_cpu,
-        one_session=len({side.facts["session"] for side in sides}) == 1,
+        one_session=len({side.facts["session"] for side in sides}) == 1
+        and not any(side.facts["resumed"] for side in sides),
         versions=versions(),
     )
     write_documents(result, folder.path)
@@ -136,7 +138,7 @@ def _trained(
 
     facts = folder.stage(name, compute)
     finished = folder.stages / f"{name}.keras"
-    write_atomic(folder.path / "model.keras", finished.read_bytes())  # what an interrupted run leaves
+    write_atomic(folder.model, finished.read_bytes())  # what an interrupted run leaves
     return keras.models.load_model(finished, compile=False), facts
 
 

@@ -60,7 +60,7 @@ class Recipe:
         seed: Int of at least 0.
         out: The output folder; `None` takes the first free of `runs/NAME`, `runs/NAME-2`, ...
         overwrite: Whether a run that is in `out` is replaced, once the new one is whole.
-        resume: Whether an interrupted run of `out` goes on with its first unfinished stage.
+        resume: Whether an interrupted or killed run of `out` goes on from its last backup.
 
     Raises:
         ValueError: A setting is out of its range.

@@ -76,7 +76,7 @@ class Result:
         mistakes: The worst mistakes of the device file, the most confident first.
         skipped: The files of the image folders that were left out, each with the reason.
         equal_cpu_seconds: The CPU seconds at which `validation_accuracy_at_equal_cpu` was read.
-        one_session: Whether both sides were timed without an interruption between them.
+        one_session: Whether both sides were timed without an interruption, between them or within.
         versions: Package to version, and the machine.
     """
 

@@ -17,13 +17,15 @@ ImageSizes = dict[str, dict[str, int]]
 
 _FOLDER_SETTINGS = ("data", "test")
 _IMAGES = "images.json"
+_BACKUPS = ".backups"
 
 
 class RunFolder:
     """Collects a run in `NAME.partial`, which becomes `NAME` when everything in it is done.
 
-    Making the object checks the place and leaves nothing there; `begin` starts the folder. A run that fails or is
-    interrupted leaves an older `NAME` untouched and keeps its own finished stages, so that a resumed run goes on there.
+    Making the object checks the place and leaves nothing there; `begin` starts the folder. A run that fails, is
+    interrupted or killed leaves an older `NAME` untouched and keeps its own finished stages and the backups of the
+    training that it was in, so that a resumed run goes on there.
 
     Args:
         recipe: Its `out`, `overwrite` and `resume` say where and how.
@@ -39,14 +41,15 @@ class RunFolder:
         self.final = _place(recipe.out, recipe.data, resume=recipe.resume)
         self.path = partial_folder(self.final)
         self.stages = self.path / "stages"
+        self.model = self.path / "model.keras"
+        self._new, self._old = (self.path.with_name(f"{self.path.name}.{word}") for word in ("new", "old"))
         self._recipe = recipe
         self._images = images
         self._whole = False
         self._check_place()
         with self._writing():
-            if not self.path.exists():  # whether that can be done is better known before images are decoded
-                self.path.mkdir(parents=True)
-                self.path.rmdir()
+            self._make_new()  # whether that can be done is better known before images are decoded
+            self._new.rmdir()
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -54,6 +57,7 @@ class RunFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         """Leave nothing behind that holds no finished work; say what is kept of an interrupted run."""
         kept = self.kept()
+        shutil.rmtree(self._new, ignore_errors=True)
         if not self._has_work():
             shutil.rmtree(self.path, ignore_errors=True)
         if isinstance(error, KeyboardInterrupt):
@@ -62,22 +66,37 @@ class RunFolder:
     def begin(self) -> None:
         """Start the folder, or go on in it; with `overwrite` an interrupted run in its place goes only now."""
         if self._recipe.resume:
+            _remove_unfinished_files(self.path)
             return
         with self._writing():
+            self._make_new()
+            stages = self._new / self.stages.name
+            stages.mkdir()
+            write_atomic(stages / _IMAGES, json.dumps(self._images))
+            self._recipe.save(self._new / "recipe.yaml")
+            # A run that is killed here leaves its folder whole or none, and so does the one in its place.
+            shutil.rmtree(self._old, ignore_errors=True)
             if self.path.exists():
-                shutil.rmtree(self.path)
-            self.stages.mkdir(parents=True)
-            write_atomic(self.stages / _IMAGES, json.dumps(self._images))
-            self._recipe.save(self.path / "recipe.yaml")
+                self.path.rename(self._old)
+            self._new.rename(self.path)
+            shutil.rmtree(self._old, ignore_errors=True)
+
+    def backups(self, name: str) -> Path:
+        """The folder for the backups of the training of a stage; made here, where a full disk is told as what it is."""
+        folder = self._backups(name)
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def stage(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Do a stage once: `compute(stages)` returns its facts (JSON) and may leave files in the folder it is given.
 
-        A stage that an earlier run finished is not computed again; its facts are read back.
+        A stage that an earlier run finished is not computed again; its facts are read back. Once it is finished, its
+        backups go.
         """
         record = self.stages / f"{name}.json"
         if not record.exists():
             write_atomic(record, json.dumps(compute(self.stages)))
+        shutil.rmtree(self._backups(name), ignore_errors=True)
         return json.loads(record.read_text(encoding="utf-8"))
 
     def finish(self) -> Path:
@@ -100,16 +119,29 @@ class RunFolder:
         if not self._has_work():
             return f"Nothing of this run is kept: no training had come far enough.{older}"
         finished = ", ".join(record.stem for record in self._records()) or "no training yet"
-        model = "; model.keras is the newest model" if (self.path / "model.keras").exists() else ""
-        return f"Kept in {self.path} (finished: {finished}{model}). Go on with --out {self.final} --resume.{older}"
+        begun = "".join(f"; begun: {name}" for name in self._begun())
+        model = "; model.keras is the newest model" if self.model.exists() else ""
+        what = f"finished: {finished}{begun}{model}"
+        return f"Kept in {self.path} ({what}). Go on with --out {self.final} --resume.{older}"
 
     def _has_work(self) -> bool:
-        return bool(self._records()) or (self.path / "model.keras").exists()
+        return bool(self._records()) or bool(self._begun()) or self.model.exists()
 
     def _records(self) -> list[Path]:
         """The records of the finished stages, in the order in which they were finished."""
-        records = [path for path in self.stages.glob("*.json") if path.name != _IMAGES]
+        records = [path for path in self.stages.glob("[!.]*.json") if path.name != _IMAGES]
         return sorted(records, key=lambda record: record.stat().st_mtime)
+
+    def _backups(self, name: str) -> Path:
+        return self.stages / f"{name}{_BACKUPS}"
+
+    def _begun(self) -> set[str]:
+        """The unfinished stages whose trainings have backups: one, or none."""
+        return {path.parent.name.removesuffix(_BACKUPS) for path in self.stages.glob(f"*{_BACKUPS}/[!.]*.npz")}
+
+    def _make_new(self) -> None:
+        shutil.rmtree(self._new, ignore_errors=True)
+        self._new.mkdir(parents=True)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -183,6 +215,12 @@ def _place(out: str | None, data: str, *, resume: bool) -> Path:
                 )
             return place
         number += 1
+
+
+def _remove_unfinished_files(folder: Path) -> None:
+    """Remove what a run that was killed was writing: `write_atomic` gives a file its name when it is whole."""
+    for path in folder.glob(".*"):
+        path.unlink()
 
 
 def _holds_run(place: Path) -> bool:

@@ -3,13 +3,13 @@
 import contextlib
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_opt.callbacks.backup_and_restore import BackupAndRestore
 from keras_opt.callbacks.criteria import Plateau, Target
 from keras_opt.callbacks.early_stopping import EarlyStopping
 from keras_opt.callbacks.find_learning_rate import find_learning_rate
@@ -28,6 +28,8 @@ from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.interrupts import interrupt_at_batch_end
 from keras_opt.recipes.networks import build, shipped
 from keras_opt.recipes.recipe import Recipe
+from keras_opt.recipes.run_folder import RunFolder
+from keras_opt.recipes.sessions import EpochClock, ResumeNote
 from keras_opt.schedules.one_cycle import OneCycle
 
 # The plain run may take this many times the epochs of the optimised one, as long as its validation accuracy rises.
@@ -36,22 +38,27 @@ PLAIN_PATIENCE = 10
 PLAIN_LEARNING_RATE = 1e-3
 FINE_TUNING_RATE_DIVISOR = 10
 
+_TITLES = {"plain": "plain Keras", "optimised": "with keras_opt", "pruned": "pruning"}
+
 
 class Trainer:
     """Trains the models of one run on the same batches, each from the recipe's seed.
+
+    A training that was broken off goes on from its backup in the run's folder, and ends with the same bits.
 
     Args:
         recipe: The settings.
         prepared: The images; the test images are not touched here.
         progress: Shows one bar a training.
-        interrupted_model: Where the best epoch's model is saved when training is interrupted; a range test needs none.
+        folder: Where trainings are backed up, and the best epoch's model is saved when one is interrupted; a range test
+            needs none.
     """
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, progress: Progress, interrupted_model: Path | None = None):
+    def __init__(self, recipe: Recipe, prepared: Prepared, progress: Progress, folder: RunFolder | None = None):
         self.recipe = recipe
         self.prepared = prepared
         self.progress = progress
-        self.interrupted_model = interrupted_model
+        self.folder = folder
         self.classes = len(prepared.class_names)
 
     def plain(self) -> tuple[keras.Model, dict[str, Any]]:
@@ -64,10 +71,10 @@ class Trainer:
             model = self._build(norm="none", augment=False)
             model.compile(keras.optimizers.Adam(PLAIN_LEARNING_RATE), "categorical_crossentropy", metrics=["accuracy"])
             epochs = self.recipe.epochs * PLAIN_EPOCHS_FACTOR
-            history = self._fit(model, "plain Keras", "none", epochs, [EpochClock(watch), LearningRateMonitor(), stop])
-        ended_early = len(history["loss"]) < epochs
+            facts = self._fit(model, "plain", "none", epochs, watch, [stop])
+        ended_early = len(facts["history"]["loss"]) < epochs
         reason = f"val_accuracy did not rise for {PLAIN_PATIENCE} epochs" if ended_early else "all epochs done"
-        return shipped(model, self.recipe, "none"), {"history": history, "stopped_because": reason}
+        return shipped(model, self.recipe, "none"), {**facts, "stopped_because": reason}
 
     def optimised(self) -> tuple[keras.Model, dict[str, Any]]:
         """The same stack with BatchNorm, one-cycle rate and a stopping rule, watched by the gradient monitor."""
@@ -80,13 +87,11 @@ class Trainer:
         with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
             watch = Stopwatch()
             model = self._optimised_model()
-            callbacks = [EpochClock(watch), LearningRateMonitor(), monitor, stop]
-            history = self._fit(model, "with keras_opt", "batch", recipe.epochs, callbacks)
+            facts = self._fit(model, "optimised", "batch", recipe.epochs, watch, [monitor, stop])
         reason = stop.stopped_because or "the cycle is complete"
         series = monitor.series()
         gradients = {"step": series["step"].tolist(), "grad_norm": series["grad_norm"].tolist()}
-        facts = {"history": history, "stopped_because": reason, "gradients": gradients}
-        return shipped(model, recipe, "batch"), facts
+        return shipped(model, recipe, "batch"), {**facts, "stopped_because": reason, "gradients": gradients}
 
     def range_test(self) -> RangeTestResult:
         """The range test of the network, optimizer and batches of `optimised`."""
@@ -115,14 +120,13 @@ class Trainer:
             model.set_weights(dense.get_weights())
             rate = recipe.max_learning_rate / FINE_TUNING_RATE_DIVISOR
             self._compile(model, keras.optimizers.schedules.CosineDecay(rate, steps))
-            callbacks = [EpochClock(watch), LearningRateMonitor(), prune, best]
-            history = self._fit(model, "pruning", "batch", recipe.pruning_epochs, callbacks)
+            facts = self._fit(model, "pruned", "batch", recipe.pruning_epochs, watch, [prune, best])
         model = shipped(model, recipe, "batch")
         after = self._validation_accuracy(model)
         change = f"validation accuracy {before:.4f} before, {after:.4f} after pruning to {recipe.sparsity:.0%}"
         if before - after > recipe.max_accuracy_drop:
-            return dense, {"history": history, "pruned": False, "decision": f"pruning was taken back: {change}"}
-        return model, {"history": history, "pruned": True, "decision": change}
+            return dense, {**facts, "pruned": False, "decision": f"pruning was taken back: {change}"}
+        return model, {**facts, "pruned": True, "decision": change}
 
     def _optimised_model(self) -> keras.Model:
         model = self._build(norm="batch", augment=self.recipe.augment)
@@ -136,26 +140,31 @@ class Trainer:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
         model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
 
-    def _fit(self, model: keras.Model, title: str, norm: str, epochs: int, callbacks: list) -> dict[str, list[float]]:
-        bar = ProgressBar(title, self.progress)
+    def _fit(
+        self, model: keras.Model, stage: str, norm: str, epochs: int, watch: Stopwatch, callbacks: list
+    ) -> dict[str, Any]:
+        # RunFolder takes the backups away, once what comes after `fit` is saved too.
+        backup = BackupAndRestore(self.folder.backups(stage), delete_checkpoint=False, verbose=0)
+        note, bar = ResumeNote(_TITLES[stage], self.progress), ProgressBar(_TITLES[stage], self.progress)
         try:
-            with interrupt_at_batch_end() as watch:
+            with interrupt_at_batch_end() as interrupt:
                 history = model.fit(
                     self._dataset(self.prepared.train, shuffle=True),
                     validation_data=self._dataset(self.prepared.validation, shuffle=False),
                     epochs=epochs,
-                    callbacks=[*callbacks, bar, watch],
+                    callbacks=[backup, EpochClock(watch), LearningRateMonitor(), *callbacks, note, bar, interrupt],
                     shuffle=False,  # the dataset shuffles by itself
                     verbose=0,
                 )
         except KeyboardInterrupt:
             bar.on_train_end()
             best = next((stop.best_weights for stop in callbacks if getattr(stop, "best_weights", None)), None)
-            if best or not self.interrupted_model.exists():  # else that of the training before is better
+            if best or not self.folder.model.exists():  # else that of the training before is better
                 model.set_weights(best or model.get_weights())
-                save_labelled(shipped(model, self.recipe, norm), self.interrupted_model, self.prepared.class_names)
+                save_labelled(shipped(model, self.recipe, norm), self.folder.model, self.prepared.class_names)
             raise
-        return {name: [float(value) for value in values] for name, values in history.history.items()}
+        values = {name: [float(value) for value in values] for name, values in history.history.items()}
+        return {"history": values, "resumed": note.is_resumed}
 
     def _dataset(self, images: Images, *, shuffle: bool) -> tf.data.Dataset:
         targets = np.eye(self.classes, dtype=np.float32)[images.labels]
@@ -186,17 +195,6 @@ class Trainer:
         finally:
             keras.config.set_dtype_policy(before)
             logger.setLevel(level)
-
-
-class EpochClock(keras.callbacks.Callback):
-    """Logs wall and CPU seconds at the end of each epoch as `seconds` and `cpu_seconds`, tracing included."""
-
-    def __init__(self, watch: Stopwatch):
-        super().__init__()
-        self.watch = watch
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs.update(seconds=self.watch.seconds, cpu_seconds=self.watch.cpu_seconds)
 
 
 def accuracy(model: keras.Model, images: Images, batch_size: int) -> float:

@@ -26,7 +26,7 @@ def build_without_a_step(model: keras.Model, batch: tf.TypeSpec | tuple) -> None
 
 
 def build_with_metrics(model: keras.Model, batch: Any) -> None:
-    """Make the variables of `model` and of its compiled loss and metrics; no plugin of a hub learns of it.
+    """Make the variables of `model` and of its compiled loss and metrics.
 
     Args:
         model: A compiled model.
@@ -34,6 +34,9 @@ def build_with_metrics(model: keras.Model, batch: Any) -> None:
     """
 
     def step(batch: Any) -> None:
+        if has_own_train_step(model):  # it may never call the model
+            model.train_step(batch)
+            return
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         y_pred = model(x, training=True)
         if model.loss is not None:

@@ -14,20 +14,25 @@ def is_called_by_evaluation(model: keras.Model) -> bool:
 
     A callback cannot tell by what it is given, so the callers on the stack are asked.
     """
-    method = next((name for name in _methods_on_stack(model) if name in ("fit", "evaluate", "predict")), "fit")
-    return method != "fit"
+    calling = next(_frames_of(model, "fit", "evaluate", "predict"), None)
+    return calling is not None and calling.f_code.co_name != "fit"
 
 
 def is_training(model: keras.Model) -> bool:
     """Whether `model.fit` or `model.train_on_batch` is running in this thread."""
-    return any(name in ("fit", "train_on_batch") for name in _methods_on_stack(model))
+    return any(_frames_of(model, "fit", "train_on_batch"))
 
 
 def running_fits(model: keras.Model) -> Iterator[FrameType]:
     """The frames of Keras's own `fit` of `model` that are running in this thread, the innermost first."""
-    for frame in _frames_of(model):
-        if frame.f_code.co_name == "fit" and frame.f_globals.get("__name__", "").partition(".")[0] == "keras":
+    for frame in _frames_of(model, "fit"):
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "keras":
             yield frame
+
+
+def is_in_mid_fit(model: keras.Model) -> bool:
+    """Whether a `fit` of `model` is running in this thread that has made its callbacks already."""
+    return any(isinstance(fit.f_locals["callbacks"], keras.callbacks.CallbackList) for fit in running_fits(model))
 
 
 class Training:
@@ -51,10 +56,7 @@ class Training:
         return any(fit.f_locals["callbacks"] is callbacks for fit in running_fits(self._model))
 
 
-def _methods_on_stack(model: keras.Model) -> Iterator[str]:
-    """The names of the methods of `model` that are running, the innermost first."""
-    return (frame.f_code.co_name for frame in _frames_of(model))
-
-
-def _frames_of(model: keras.Model) -> Iterator[FrameType]:
-    return (frame for frame in frames() if frame.f_locals.get("self") is model)
+def _frames_of(model: keras.Model, *methods: str) -> Iterator[FrameType]:
+    """The frames of those `methods` of `model` that are running, the innermost first."""
+    # The locals of a frame are copied to be read: of few only.
+    return (frame for frame in frames() if frame.f_code.co_name in methods and frame.f_locals.get("self") is model)

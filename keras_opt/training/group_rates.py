@@ -45,6 +45,9 @@ class GroupRates(StepPlugin):
         groups: The groups; variables in none of them are updated as ever.
     """
 
+    owner = "GradualUnfreezing"
+    is_single = True
+
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, groups: Sequence[RateGroup]):
         self._strategy = model.distribute_strategy
         self._optimizer = optimizer

@@ -43,10 +43,12 @@ class RateRecorder(StepPlugin):
         return gradients
 
     def read(self) -> np.ndarray:
-        """The rates recorded since the last read, (updates, optimizers)."""
+        """The rates recorded since the last read, (updates, optimizers); NaN where they were overwritten before."""
         if self._ring is None:
             return np.zeros((0, 0), rate_dtype())
         written = int(self._rows.numpy())
-        rows = np.arange(max(self._read_rows, written - self.capacity), written)
+        rows = np.arange(self._read_rows, written)
         self._read_rows = written
-        return self._ring.numpy()[rows % self.capacity]
+        rates = self._ring.numpy()[rows % self.capacity]
+        rates[: -self.capacity] = np.nan
+        return rates

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from keras_opt.core.errors import NoEffectWarning
-from keras_opt.training.callers import is_called_by_evaluation, is_training, running_fits
+from keras_opt.training.callers import is_called_by_evaluation, is_in_mid_fit, is_training, running_fits
 from keras_opt.training.hookable import check_hookable
 from keras_opt.training.hooked_step import HookedStep
 from keras_opt.training.instance_wrappers import InstanceWrappers
@@ -94,12 +94,12 @@ class StepHooks:
         """What a callback calls in `set_model`: no callback has attached yet, so an error leaves nothing behind.
 
         Removes the plugins that a broken-off fit has left on `model` (`attach` keeps its own), and refuses a model
-        that cannot be hooked. An `evaluate` with callbacks in the middle of a fit leaves all as it is.
+        that cannot be hooked. What is called in the middle of a fit leaves its plugins on.
         """
         if is_called_by_evaluation(model):
             return
         hub = cls._present(model)
-        if hub is not None:
+        if hub is not None and not is_in_mid_fit(model):
             hub.clear()
         if getattr(model, "optimizer", None) is not None:
             cls.of(model)._check()

@@ -156,7 +156,7 @@ def goes_on_after_a_crash(folder: Path) -> bool:
     for use in (crash, lambda epoch, logs: epochs.append(epoch)):
         model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
         model.compile("sgd", "mse")
-        used = [callbacks.BackupAndRestore(folder, verbose=0), keras.callbacks.LambdaCallback(on_epoch_begin=use)]
+        used = [callbacks.BackupAndRestore(folder, verbose=0), keras.callbacks.LambdaCallback(on_epoch_end=use)]
         with contextlib.suppress(RuntimeError):
             model.fit(X, Y, epochs=4, verbose=0, callbacks=used)
     return epochs == [2, 3]

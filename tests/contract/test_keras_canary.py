@@ -299,3 +299,30 @@ def test_the_global_generator_of_keras_is_where_it_was():
     assert generator.state.numpy().tolist() != before, where
     keras.utils.set_random_seed(0)
     assert random_generators._keras_generator() is None, where
+
+
+def test_a_fit_keeps_its_place_in_the_data_where_it_did(tmp_path):
+    """What `keras_opt/callbacks/backup/data_position.py` takes hold of, at the second batch of the second epoch."""
+    where = f"{VERSION} has moved the place in the data; see keras_opt/callbacks/backup/data_position.py"
+    model = line("sgd")
+    seen = []
+
+    class Looking(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            assert model._initial_epoch is None, where
+
+        def on_train_batch_begin(self, batch, logs=None):
+            fit = next(running_fits(model)).f_locals
+            source = fit["epoch_iterator"]
+            assert (fit["x"], fit["y"]) == (data, None), where
+            assert callable(source._enumerate_iterator), where
+            assert source._get_iterator().element_spec == data.element_spec, where
+            seen.append((source._steps_seen, source._num_batches, source.steps_per_epoch, source.steps_per_execution))
+            next(fit["iterator"])  # another batch than that of the step
+
+    data = tf.data.Dataset.from_tensor_slices((np.ones((8, 1)), np.ones((8, 1)))).batch(2)
+    with pytest.warns(UserWarning, match="ran out of data"):
+        model.fit(data, epochs=2, verbose=0, shuffle=False, callbacks=[Looking()])
+    assert seen[:2] == [(1, 4, None, 1), (2, 4, None, 1)], where
+    model._initial_epoch = 1
+    assert model.fit(data, epochs=2, verbose=0, shuffle=False).epoch == [1], where

@@ -40,6 +40,7 @@ def contents(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
+@pytest.mark.filterwarnings("ignore:BackupAndRestore. no backup could be written")
 @pytest.mark.parametrize("left", [64 * KB, 224 * KB])
 def test_the_old_run_is_kept_and_the_new_one_goes_on(disk, recipe, left):
     run(recipe(), Progress(quiet=True))

@@ -1,6 +1,7 @@
 """Ctrl-C, a real SIGINT, in either training: what is kept, what is said, and that going on gives the same bits."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,15 +21,15 @@ from keras_opt.recipes import training
 
 fit, logged = training.Trainer._fit, training.EpochClock.on_epoch_end
 
-def titled(self, model, title, *arguments):
-    print("training", title, flush=True)
-    return fit(self, model, title, *arguments)
+def named(self, model, stage, *arguments):
+    print("training", stage, flush=True)
+    return fit(self, model, stage, *arguments)
 
 def said(self, epoch, logs=None):
     print("epoch", epoch, flush=True)
     logged(self, epoch, logs)
 
-training.Trainer._fit, training.EpochClock.on_epoch_end = titled, said
+training.Trainer._fit, training.EpochClock.on_epoch_end = named, said
 main()
 """
 
@@ -68,11 +69,11 @@ def place(recipe, tmp_path_factory):
     return folder
 
 
-def check_interrupted(status, err, finished, place):
+def check_interrupted(status, err, stages, place):
     assert status == 130
     assert "Traceback" not in err
     line = err.strip().splitlines()[-1]
-    assert line.startswith(f"Interrupted. Kept in run.partial (finished: {finished}; model.keras is the newest model).")
+    assert line.startswith(f"Interrupted. Kept in run.partial ({stages}; model.keras is the newest model).")
     assert line.endswith("Go on with --out run --resume.")
     assert len(weights(place / "run.partial")) > 2
     assert read_class_names(place / "run.partial/model.keras") == ("blue", "green", "red")
@@ -81,14 +82,15 @@ def check_interrupted(status, err, finished, place):
 
 def test_1_in_the_plain_training(place):
     arguments = ("--recipe", "mine.yaml", "--out", "run")
-    status, err = interrupted(["training plain Keras", "epoch 1"], *arguments, cwd=place)
-    check_interrupted(status, err, "no training yet", place)
+    status, err = interrupted(["training plain", "epoch 1"], *arguments, cwd=place)
+    check_interrupted(status, err, "finished: no training yet; begun: plain", place)
 
 
 def test_2_in_the_optimised_training_after_a_resume(place):
     arguments = ("--out", "run", "--resume")
-    status, err = interrupted(["training with keras_opt", "epoch 1"], *arguments, cwd=place)
-    check_interrupted(status, err, "plain", place)
+    status, err = interrupted(["training optimised", "epoch 1"], *arguments, cwd=place)
+    assert re.search(r"plain Keras: goes on in epoch \d+ of 24, after 0 of its batches", err)
+    check_interrupted(status, err, "finished: plain; begun: optimised", place)
 
 
 def test_3_going_on_gives_the_bits_of_an_unbroken_run(place, recipe, unbroken):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 JOB = Path(__file__).parents[1] / "killed_job.py"
 # The moments of each phase, counted from the process's begin: early, in the middle, and near the end of training.
@@ -22,10 +23,21 @@ def run(folder, *kill):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
+def points_of(folder):
+    """What TensorBoard shows: run, tag, step and value of every point, each as often as it is there."""
+    points = []
+    for path in folder.glob("*/*tfevents*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            values = [value for value in event.summary.value if value.tag != "keras"]  # that is the model's summary
+            points += [(path.parent.name, v.tag, event.step, v.tensor.tensor_content) for v in values]
+    return sorted(points)
+
+
 def end_of(folder):
     with np.load(folder / "end.npz") as end:
         variables = [end[str(number)] for number in range(len(end.files) - 1)]
-        return json.loads(str(end["report"])), variables, (folder / "log.csv").read_bytes()
+        logs = (folder / "log.csv").read_bytes(), points_of(folder / "events")
+        return json.loads(str(end["report"])), variables, logs
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +66,15 @@ def test_a_killed_training_ends_as_one_that_was_not(phase, moment, uninterrupted
     again = run(tmp_path)
     assert again.returncode == 0, again.stderr
 
-    report, variables, log = end_of(tmp_path)
-    expected_report, expected_variables, expected_log = uninterrupted
+    report, variables, (csv, points) = end_of(tmp_path)
+    expected_report, expected_variables, (expected_csv, expected_points) = uninterrupted
     assert report == expected_report
     assert report["why"], "the training must stop early, or the test of the stop epoch is none"
     assert len(variables) == len(expected_variables)
     assert all(np.array_equal(a, b) for a, b in zip(variables, expected_variables, strict=True))
-    assert log == expected_log
+    assert csv == expected_csv
+    assert points == expected_points
+    assert len(points) > 50
     assert not (tmp_path / "backup").exists()
 
 

@@ -25,9 +25,13 @@ def test_the_python_versions_are_those_of_the_package():
     assert "python_requires = >=3.11,<3.14" in (ROOT / "setup.cfg").read_text()
 
 
+def code_blocks():
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
 def test_the_ten_lines_run_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = code_blocks()[0]
     assert len([line for line in code.splitlines() if line and not line.startswith(("import", "from"))]) == 10
     names = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -38,6 +42,18 @@ def test_the_ten_lines_run_as_written(tmp_path, monkeypatch, capsys):
     assert history.history["val_accuracy"][-1] > 0.8
     assert (names["export"].input_dtype, names["export"].output_dtype) == ("int8", "int8")
     assert (tmp_path / "model.tflite").stat().st_size == names["export"].size_bytes
+
+
+def test_the_lines_on_rates_stopping_and_backups_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, code = code_blocks()
+    assert "max_seconds=60" in code
+    names = {}
+    exec(compile(code.replace("max_seconds=60", "max_seconds=4"), "README.md", "exec"), names)
+    assert 1e-4 < names["rate"] < 1e-1
+    assert "4 s to train are used" in capsys.readouterr().out
+    assert names["history"].history["val_loss"][-1] < 0.8
+    assert list((tmp_path / "backup").glob("backup-*.npz"))
 
 
 def test_what_the_readme_points_at_is_there():

@@ -3,16 +3,20 @@
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_opt.callbacks.backup.data_position import POSITION_PREFIX
 from keras_opt.core.errors import InputError
 from keras_opt.core.state_files import DamagedFile, read_state, write_state
 
 _NAME = re.compile(r"backup-(\d{8})(-epoch)?\.npz")
+# What a kill in the middle of a write leaves.
+_UNFINISHED_FILES, _UNFINISHED_FOLDERS = ".backup-*.npz", f"{POSITION_PREFIX}*"
 _DONE = "training_is_done"
 
 
@@ -28,7 +32,7 @@ class BackupFolder:
     """
 
     def __init__(self, path: str | os.PathLike, keep: int):
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the process may go to another folder
         self._keep = keep
 
     def check_writable(self) -> None:
@@ -51,6 +55,7 @@ class BackupFolder:
         epochs = [path for _, path in files if _is_epoch(path)]
         for path in {path for _, path in files[: -self._keep]} - set(epochs[-1:]):
             path.unlink(missing_ok=True)
+        self._remove_unfinished()
 
     def whole(self) -> Iterator[dict[str, Any]]:
         """The backups, the newest first; damaged ones are removed with a warning."""
@@ -77,9 +82,16 @@ class BackupFolder:
         """Remove all backups, and the folder if nothing else is in it."""
         for _, path in self._files():
             path.unlink(missing_ok=True)
+        self._remove_unfinished()
         (self.path / _DONE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
+
+    def _remove_unfinished(self) -> None:
+        for path in self.path.glob(_UNFINISHED_FILES):
+            path.unlink(missing_ok=True)
+        for path in self.path.glob(_UNFINISHED_FOLDERS):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _files(self) -> list[tuple[int, Path]]:
         names = [_NAME.fullmatch(path.name) for path in self.path.iterdir()] if self.path.is_dir() else []

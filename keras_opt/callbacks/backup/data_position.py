@@ -14,31 +14,39 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_opt.core.call_stack import frames
+from keras_opt.training.callers import running_fits
 
 # How a place inside an epoch can be found again: TensorFlow saves the pipeline; or the batches before it are drawn and
 # discarded, for the order is always one; or not at all, and only the begin of an epoch can.
 SAVED, DRAWN, EPOCHS = "saved", "drawn", "epochs"
+# Of folders in that of the backups, which a kill may leave behind.
+POSITION_PREFIX = ".position-"
 
 
 class DataPosition:
     """The place in the data of the `fit` that is running now.
 
-    Make it in a callback's `on_train_begin`. `look` at the first batch says which way there is to find a place again.
+    Make it in a callback's `on_train_begin`.
 
     Args:
         model: The model whose `fit` calls.
+        folder: Where files may be written for a moment.
+
+    Attributes:
+        way: `SAVED`, `DRAWN` or `EPOCHS`; empty before the first batch.
 
     Raises:
         RuntimeError: No `fit` of Keras is calling.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, folder: Path):
         self._model = model
+        self._folder = folder
         here = self._locals_of_fit()
         self._source = here["epoch_iterator"]
         self._x, self._y = here["x"], here["y"]
-        self._replicas = model.distribute_strategy.num_replicas_in_sync
+        # Keras lets TensorFlow forget what it draws for shuffle="batch".
+        self._may_be_saved = model.distribute_strategy.num_replicas_in_sync == 1 and here["shuffle"] != "batch"
         self._steps_per_execution = self._source.steps_per_execution
         self.way = ""
         self._begin: Any = None
@@ -58,23 +66,24 @@ class DataPosition:
             leaf[:8] for leaf in keras.tree.flatten((self._x, self._y)) if isinstance(leaf, np.ndarray | tf.Tensor)
         ]
         digest = _digest(np.asarray(rows) for rows in first)
-        return {"batches": batch, "batches an epoch": str(self._source.num_batches), "first examples": digest}
-
-    def look(self) -> None:
-        """At the first batch of a training, before it is read: find out which way there is."""
-        if self._replicas > 1:
-            self.way = EPOCHS
-        elif _saved(self._iterator) is not None:
-            self.way = SAVED
-        elif isinstance(self._x, tf.data.Dataset) and self._draws_alike():
-            self.way = DRAWN
-        else:
-            self.way = EPOCHS
+        return {
+            "batches": batch,
+            "batches an epoch": str(self._source.num_batches),
+            "steps_per_execution": str(self._steps_per_execution),
+            "first examples": digest,
+        }
 
     def begin_epoch(self) -> None:
-        """At the first batch of an epoch, before it is read."""
-        if self.way != DRAWN and self._replicas == 1 and not self._source.steps_per_epoch:
-            self._begin = _saved(self._iterator)
+        """At the first batch of an epoch, before it is read; that of the first epoch tells which way there is.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        saved = self._saved() if self._may_be_saved and self.way != DRAWN else None
+        if not self.way:
+            self.way = SAVED if saved is not None else DRAWN if self._draws_alike() else EPOCHS
+        if not self._source.steps_per_epoch:
+            self._begin = saved
 
     def state(self, executions: int) -> dict[str, Any] | None:
         """The place now, `executions` executions into the epoch; `None` if it cannot be found again.
@@ -124,34 +133,48 @@ class DataPosition:
             for _ in range(state["drawn"]):
                 next(iterator)
         else:
-            _load(iterator, state["now"])
+            self._load(iterator, state["now"])
             if state["begin"] is not None:
                 # A pipeline that had read its source to the end gives the later epochs, which depend on a count of the
                 # iterators that were made, a wrong order. The state of the epoch's begin has that count.
-                _load(iter(self._source._get_iterator()), state["begin"])
+                self._load(iter(self._source._get_iterator()), state["begin"])
+
+    def _load(self, iterator: Any, files: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=POSITION_PREFIX) as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content.tobytes())
+            tf.train.Checkpoint(iterator=iterator).read(f"{folder}/position").assert_consumed()
 
     def _now(self, executions: int) -> Any:
         if self.way == EPOCHS:
             return self._begin if executions == 0 else None
         if self.way == DRAWN:
             return None
-        return _saved(self._iterator) if executions or self._begin is None else self._begin
+        return self._saved() if executions or self._begin is None else self._begin
 
     def _locals_of_fit(self) -> dict[str, Any]:
-        for frame in frames():
-            names = frame.f_locals
-            if frame.f_code.co_name == "fit" and names.get("self") is self._model and "epoch_iterator" in names:
-                return names
+        for fit in running_fits(self._model):
+            return fit.f_locals
         raise RuntimeError(
             "BackupAndRestore: `fit` of the model is not what calls. Give it to `fit(callbacks=[...])`; a loop of your "
             "own does not let a callback choose the epoch to begin with."
         )
 
-    @property
-    def _iterator(self) -> Any:
-        return self._locals_of_fit()["iterator"]
+    def _saved(self) -> dict[str, Any] | None:
+        """The files of TensorFlow's checkpoint of the iterator; `None` if it refuses."""
+        iterator = self._locals_of_fit()["iterator"]
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=POSITION_PREFIX) as folder:
+            try:
+                tf.train.Checkpoint(iterator=iterator).write(f"{folder}/position")
+            except (tf.errors.FailedPreconditionError, tf.errors.UnimplementedError, ValueError, NotImplementedError):
+                return None
+            except tf.errors.OpError as error:
+                raise OSError(str(error)) from error
+            return {file.name: np.frombuffer(file.read_bytes(), np.uint8) for file in Path(folder).iterdir()}
 
     def _draws_alike(self) -> bool:
+        if not self._may_be_saved or not isinstance(self._x, tf.data.Dataset):
+            return False
         self._first_batch = self._draw_first()
         return self._draw_first() == self._first_batch
 
@@ -161,21 +184,6 @@ class DataPosition:
 
 
 def _digest(arrays: Iterable[np.ndarray]) -> str:
-    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
-
-
-def _saved(iterator: Any) -> dict[str, Any] | None:
-    """The files of TensorFlow's checkpoint of `iterator`; `None` if it refuses."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            tf.train.Checkpoint(iterator=iterator).write(f"{folder}/position")
-        except (tf.errors.OpError, ValueError, NotImplementedError):
-            return None
-        return {file.name: np.frombuffer(file.read_bytes(), np.uint8) for file in Path(folder).iterdir()}
-
-
-def _load(iterator: Any, files: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            Path(folder, name).write_bytes(content.tobytes())
-        tf.train.Checkpoint(iterator=iterator).read(f"{folder}/position").assert_consumed()
+    # The bytes of an array of texts are their addresses.
+    contents = (repr(array.tolist()).encode() if array.dtype == object else array.tobytes() for array in arrays)
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:16]

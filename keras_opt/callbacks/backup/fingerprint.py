@@ -8,16 +8,25 @@ import keras
 
 from keras_opt.core.all_layers import all_layers
 
-# What differs between two runs of one script, or changes while a training runs.
-_PASSING = ("name", "trainable", "build_config", "shared_object_id")
+# What differs between two runs of one script, or changes while a training runs. Some layers draw a seed where they get
+# none; and the code of a `Lambda` has the number of its line.
+_PASSING = ("name", "trainable", "build_config", "shared_object_id", "seed", "code")
 
 
 def fingerprint(model: keras.Model, data: dict[str, str]) -> dict[str, str]:
     """The layers of `model` with their settings, the kind of its optimizer, and the description `data`."""
     layers = [layer for layer in all_layers(model) if not isinstance(layer, keras.Model)]
-    parts = {f"layer {number}": _described(layer) for number, layer in enumerate(layers, 1)}
+    unbuilt = "" if model.built else " before it is built"  # a model that is resumed where it was broken off has more
+    parts = {f"layer {number}{unbuilt}": _described(layer) for number, layer in enumerate(layers, 1)}
     optimizer = getattr(model, "optimizer", None)
-    return {**parts, "number of layers": str(len(layers)), "optimizer": type(optimizer).__name__, **data}
+    return {**parts, f"number of layers{unbuilt}": str(len(layers)), "optimizer": type(optimizer).__name__, **data}
+
+
+def settings(model: keras.Model) -> dict[str, str]:
+    """What may be changed without another training's being meant: the learning rate and the loss."""
+    loss = getattr(model, "loss", None)
+    rate = model.optimizer.get_config().get("learning_rate") if getattr(model, "optimizer", None) else None
+    return {"the learning rate": _text(rate), "the loss": _text(loss if isinstance(loss, str) else type(loss).__name__)}
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -29,15 +38,20 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
 def _described(layer: keras.layers.Layer) -> str:
     try:
         config = layer.get_config()
-    except NotImplementedError:  # what Keras raises for a layer with arguments and no config
+    except Exception:  # as of a layer that cannot be saved: a reason to know less of it, not to train no more
         config = {}
-    settings = json.dumps(_lasting(config), default=lambda value: type(value).__name__, sort_keys=True)
-    return f"{type(layer).__name__} {settings}"
+    return f"{type(layer).__name__} {_text(config)}"
+
+
+def _text(config: Any) -> str:
+    return json.dumps(_lasting(config), default=lambda value: type(value).__name__, sort_keys=True)
 
 
 def _lasting(config: Any) -> Any:
     if isinstance(config, dict):
-        return {key: _lasting(value) for key, value in config.items() if key not in _PASSING}
+        if config.get("class_name") == "DTypePolicy":
+            return config["config"]["name"]
+        return {str(key): _lasting(value) for key, value in config.items() if key not in _PASSING}
     return [_lasting(value) for value in config] if isinstance(config, list | tuple) else config
 
 

@@ -1,6 +1,6 @@
 """All that a training has come to, apart from its place in the data."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_opt.callbacks.backup.keras_states import load_state_of, state_of
+from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError
 from keras_opt.core.random_generators import put_generators_back, state_of_generators
 from keras_opt.core.variable_values import put_values_back, values_of
@@ -47,6 +48,13 @@ def put_back(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], 
     return unmet
 
 
+def is_built_for(model: keras.Model, state: State) -> bool:
+    """Whether `model` and its metrics have all variables that `state` has values for."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    groups = _groups(model)
+    return all(len(groups[name]) * replicas == len(state["variables"][name]) for name in ("model", "metrics"))
+
+
 def unbuilt_optimizers(model: keras.Model) -> list[str]:
     """The names of the attributes of `model` that hold optimizers of its own whose variables are not known."""
     return [name for name, each in _optimizers(model).items() if each is not model.optimizer and not each.built]
@@ -54,12 +62,23 @@ def unbuilt_optimizers(model: keras.Model) -> list[str]:
 
 def _groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
     optimizers = {name: list(optimizer.variables) for name, optimizer in _optimizers(model).items()}
-    return {"model": list(model.variables), "metrics": list(model.metrics_variables), **optimizers}
+    # Keras leaves them out of the variables of a model.
+    states = [layer.states for layer in all_layers(model) if getattr(layer, "stateful", False)]
+    groups = {"model": model.variables, "metrics": model.metrics_variables, "states": keras.tree.flatten(states)}
+    return {name: list(variables) for name, variables in groups.items()} | optimizers
 
 
 def _optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
     """The optimizers of `model`, by attribute; those of a GAN's `train_step` too."""
-    return {name: each for name, each in vars(model).items() if isinstance(each, keras.optimizers.Optimizer)}
+    found = {}
+    for name, value in vars(model).items():
+        if isinstance(value, keras.optimizers.Optimizer):
+            found[name] = value
+        elif isinstance(value, Mapping | list | tuple) and not name.startswith("_"):
+            places = value.items() if isinstance(value, Mapping) else enumerate(value)
+            held = [(place, each) for place, each in places if isinstance(each, keras.optimizers.Optimizer)]
+            found |= {f"{name}[{place!r}]": each for place, each in held}
+    return found
 
 
 def _assign(

@@ -2,7 +2,9 @@
 
 import math
 import random
+import shutil
 import warnings
+from collections import Counter
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ from keras_opt.callbacks import (
     WeightAveraging,
     backup_and_restore,
 )
+from keras_opt.callbacks.backup import finished
 from keras_opt.core.errors import InputError
 from keras_opt.data import arrays
 from keras_opt.training import attach
@@ -56,6 +59,12 @@ def built(steps_per_execution=1, optimizer="adam", deferred=False, **compiled):
     model = keras.Sequential([*([] if deferred else [keras.Input((6,))]), *layers()])
     model.compile(optimizer, "mse", metrics=["mae"], steps_per_execution=steps_per_execution, **compiled)
     return model
+
+
+def another_process(monkeypatch):
+    """Let the next training be that of a process which has finished none yet."""
+    monkeypatch.setattr(finished, "_removable", {})
+    monkeypatch.setattr(finished, "_counts", Counter())
 
 
 def folder_of(directory):
@@ -138,8 +147,28 @@ def whole(tmp_path_factory):
     return whole_of
 
 
-# In an epoch of seven batches: after the first batch, after the second epoch's last but one, in the third.
-@pytest.mark.parametrize("broken_after", [4, 13, 17])
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when told."""
+
+    class Clock:
+        seconds = 0.0
+
+        def perf_counter(self):
+            return self.seconds
+
+    clock = Clock()
+    monkeypatch.setattr(backup_and_restore, "time", clock)
+    return clock
+
+
+def pytest_generate_tests(metafunc):
+    if "broken_after" in metafunc.fixturenames:
+        # In an epoch of seven batches: in the first one, at the last batch of the second, in the third.
+        is_full = metafunc.config.getoption("full")
+        metafunc.parametrize("broken_after", [4, 13, 17] if is_full else [13])
+
+
 @pytest.mark.parametrize("kind", DATA)
 def test_it_ends_as_if_nothing_had_happened(kind, broken_after, whole, tmp_path):
     with pytest.raises(Broken):
@@ -169,7 +198,7 @@ def test_a_memory_mapped_array(tmp_path):
         {"optimizer": lambda: keras.optimizers.Adam(use_ema=True, ema_overwrite_frequency=5)},
         {"weighted_metrics": ["mse"]},
     ],
-    ids=str,
+    ids=["executions of 3", "deferred build", "jit", "loss scale", "schedule", "eager", "ema", "weighted metrics"],
 )
 def test_in_every_mode(settings, tmp_path):
     def run(directory, broken_after=None):
@@ -183,7 +212,7 @@ def test_in_every_mode(settings, tmp_path):
     assert_same(run(tmp_path / "backup"), expected)
 
 
-def test_backups_at_epochs_alone(tmp_path, whole):
+def test_backups_at_epochs_alone(tmp_path, whole, clock):
     expected = fit(tmp_path / "whole", ours, settings={"save_freq": "epoch"})
     with pytest.raises(Broken):
         fit(tmp_path / "backup", ours, 16, settings={"save_freq": "epoch"})
@@ -366,6 +395,7 @@ def test_what_a_kill_in_mid_write_leaves_is_passed_over(broken_off, whole):
         (lambda model: model.layers[2].__setattr__("rate", 0.5), r"layer 4 was .*0\.3.*, is .*0\.5"),
         (lambda model: model.compile("sgd", "mse"), "optimizer was Adam, is SGD"),
     ],
+    ids=["layer", "setting", "optimizer"],
 )
 def test_another_model_is_refused(change, what, broken_off, monkeypatch):
     original = built
@@ -432,6 +462,122 @@ def test_names_of_layers_may_differ(broken_off, whole):
     assert_same(fit(broken_off, ours), whole("keras_opt"))
 
 
+def test_texts_are_compared_by_their_letters(tmp_path):
+    def run(broken_after=None):
+        words = np.array(["good", "bad", "it is so"] * 8, dtype=object)
+        text = keras.layers.TextVectorization(vocabulary=["good", "bad"], output_sequence_length=2)
+        model = keras.Sequential([keras.Input((), dtype="string"), text, keras.layers.Embedding(4, 1)])
+        model.compile("sgd", "mse")
+        callbacks = [*([Breaking(broken_after)] if broken_after else []), BackupAndRestore(tmp_path, 1, verbose=0)]
+        return model.fit(tf.constant(words), np.zeros((24, 2, 1)), 8, epochs=2, verbose=0, callbacks=callbacks)
+
+    with pytest.raises(Broken):
+        run(4)
+    assert run().epoch == [0, 1]
+
+
+def with_layer(make_layer):
+    def run(directory, broken_after=None):
+        model = keras.Sequential([keras.Input((6, 6, 1)), make_layer(), keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        x = np.ones((24, 6, 6, 1), np.float32)
+        callbacks = [*([Breaking(broken_after)] if broken_after else []), BackupAndRestore(directory, 1, verbose=0)]
+        return model.fit(x, x[:, 0, 0], 8, epochs=2, verbose=0, callbacks=callbacks)
+
+    return run
+
+
+class Configured(keras.layers.Layer):
+    """A layer whose settings are what `get_config` of users gives."""
+
+    def __init__(self, setting=None, error=None):
+        super().__init__()
+        self.setting, self.error = setting, error
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        if self.error is not None:
+            raise self.error
+        return {**super().get_config(), "setting": self.setting}
+
+
+@pytest.mark.parametrize(
+    ("layer", "again"),
+    [
+        (lambda: keras.layers.RandomCrop(4, 4), lambda: keras.layers.RandomCrop(4, 4)),  # its seed is drawn
+        (
+            lambda: keras.layers.Lambda(lambda x: x * 2),
+            # The same on another line.
+            lambda: keras.layers.Lambda(lambda x: x * 2),
+        ),
+        (lambda: Configured({1: 2, "a": 3}), lambda: Configured({1: 2, "a": 3})),
+        (lambda: Configured({(1, 2): 3}), lambda: Configured({(1, 2): 3})),
+        (lambda: Configured(error=OSError("no source")), lambda: Configured(error=OSError("no source"))),
+    ],
+    ids=["drawn seed", "code on another line", "keys of two kinds", "tuple keys", "no config"],
+)
+def test_what_is_no_other_model(layer, again, tmp_path):
+    keras.utils.set_random_seed(1)
+    with pytest.raises(Broken):
+        with_layer(layer)(tmp_path, 4)
+    assert with_layer(again)(tmp_path).epoch == [0, 1]
+
+
+def test_another_precision_is_another_model(tmp_path):
+    with pytest.raises(Broken):
+        with_layer(lambda: keras.layers.Conv2D(2, 3))(tmp_path, 4)
+    with pytest.raises(InputError, match=r"float32.*float16"):
+        with_layer(lambda: keras.layers.Conv2D(2, 3, dtype="mixed_float16"))(tmp_path)
+
+
+def test_a_model_that_was_not_built_goes_on_in_the_same_process(tmp_path):
+    model = keras.Sequential(layers())
+    model.compile("sgd", "mse")
+    for broken in ([Breaking(9)], []):
+        callbacks = [*broken, BackupAndRestore(tmp_path, 1, verbose=0)]
+        if broken:
+            with pytest.raises(Broken):
+                model.fit(**ours(), epochs=3, verbose=0, callbacks=callbacks)
+    assert model.fit(**ours(), epochs=3, verbose=0, callbacks=callbacks).epoch == [0, 1, 2]
+
+
+def test_other_executions_are_refused(tmp_path):
+    with pytest.raises(Broken):
+        fit(tmp_path, ours, 5)
+    with pytest.raises(InputError, match="steps_per_execution was 1, is 4"):
+        fit(tmp_path, ours, steps_per_execution=4)
+
+
+def test_a_folder_that_goes_away_ends_no_training(tmp_path, whole):
+    remove = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: shutil.rmtree(tmp_path / "backup", True))
+    with pytest.warns(UserWarning, match="no backup could be written"):
+        assert_same(fit(tmp_path / "backup", ours, callbacks=[remove]), whole("keras_opt"))
+
+
+def test_what_kills_in_mid_write_left_does_not_pile_up(broken_off):
+    (broken_off / ".backup-00000007-x7f.npz").write_bytes(b"half")
+    fit(broken_off, ours)
+    assert not [name for name in folder_of(broken_off) if name.startswith(".")]
+
+
+def test_the_folder_stays_the_same_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit("backup", ours)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    finished._clear_at_exit()
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_finished_training_says_so(tmp_path, monkeypatch, capsys):
+    fit(tmp_path, ours)
+    another_process(monkeypatch)
+    fit(tmp_path, ours, settings={"verbose": 1})
+    assert "had come to its end" in capsys.readouterr().out
+
+
 def test_a_finished_training_begins_anew_in_the_same_process(tmp_path, whole):
     first = fit(tmp_path, ours)
     assert "training_is_done" in folder_of(tmp_path)
@@ -440,7 +586,7 @@ def test_a_finished_training_begins_anew_in_the_same_process(tmp_path, whole):
 
 def test_a_process_that_dies_after_training_loses_nothing(tmp_path, whole, monkeypatch):
     first = fit(tmp_path, ours)
-    monkeypatch.setattr(backup_and_restore, "_finished", {})  # another process
+    another_process(monkeypatch)
     calls = []
     again = fit(tmp_path, ours, callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: calls.append(1))])
     assert calls == []
@@ -449,7 +595,7 @@ def test_a_process_that_dies_after_training_loses_nothing(tmp_path, whole, monke
 
 def test_a_finished_training_of_another_model_is_no_obstacle(tmp_path, monkeypatch):
     fit(tmp_path, ours)
-    monkeypatch.setattr(backup_and_restore, "_finished", {})
+    another_process(monkeypatch)
     _, history = fit(tmp_path, ours, optimizer="sgd")
     assert history.epoch == [0, 1, 2, 3]
 
@@ -514,6 +660,88 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"argument `backup_dir` must be a folder that can be written"):
         fit(tmp_path / "file" / "backup", ours)
+
+
+def test_trainings_that_share_a_folder_are_told_apart(tmp_path, monkeypatch):
+    fit(tmp_path, ours)
+    with pytest.raises(Broken):
+        fit(tmp_path, ours, 9)
+    another_process(monkeypatch)
+    with pytest.warns(UserWarning, match="another of the trainings that share this folder"):
+        fit(tmp_path, ours)
+
+
+def test_another_rate_is_named(broken_off):
+    with pytest.warns(UserWarning, match=r"the learning rate was 0\.001.*, is 0\.1"):
+        fit(broken_off, ours, optimizer=keras.optimizers.Adam(0.1))
+
+
+def test_a_backup_of_another_layout_is_refused(broken_off, monkeypatch):
+    monkeypatch.setattr(backup_and_restore, "_FORMAT", 2)
+    with pytest.raises(InputError, match="another version of keras_opt"):
+        fit(broken_off, ours)
+
+
+def test_a_state_that_no_file_can_hold_is_named_before_training(tmp_path):
+    class Odd(Counting):
+        def state_dict(self):
+            return {"model": object()}
+
+    with pytest.raises(TypeError, match=r"\['model'\] is a object"):
+        fit(tmp_path, ours, callbacks=[Odd()])
+
+
+def test_a_stateful_layer_goes_on(tmp_path):
+    x, y = np.repeat(X[:48, None], 2, 1), Y[:48]
+
+    def run(directory, broken_after=None):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [keras.Input((2, 6), batch_size=8), keras.layers.LSTM(3, stateful=True), keras.layers.Dense(1)]
+        )
+        model.compile("adam", "mse")
+        callbacks = [*([Breaking(broken_after)] if broken_after else []), BackupAndRestore(directory, 2, verbose=0)]
+        return model, model.fit(x, y, 8, shuffle=False, epochs=3, verbose=0, callbacks=callbacks)
+
+    expected = run(tmp_path / "whole")
+    with pytest.raises(Broken):
+        run(tmp_path / "backup", 9)
+    assert_same(run(tmp_path / "backup"), expected)
+
+
+class Encoder(keras.Model):
+    """A model that is never called, and built by its first step."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.Sequential([keras.layers.Dense(1)])
+        self.tracker = keras.metrics.Mean("loss")
+
+    @property
+    def metrics(self):
+        return [self.tracker]
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self.inner(x) - y) ** 2)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result()}
+
+
+def test_a_model_without_a_call(tmp_path):
+    def run(directory, broken_after=None):
+        keras.utils.set_random_seed(1)
+        model = Encoder()
+        model.compile("adam")
+        callbacks = [*([Breaking(broken_after)] if broken_after else []), BackupAndRestore(directory, 2, verbose=0)]
+        return model, model.fit(X, Y, 8, epochs=3, verbose=0, callbacks=callbacks)
+
+    expected = run(tmp_path / "whole")
+    with pytest.raises(Broken):
+        run(tmp_path / "backup", 9)
+    assert_same(run(tmp_path / "backup"), expected)
 
 
 # --- callbacks -------------------------------------------------------------------------------------------------------
@@ -636,21 +864,6 @@ def test_it_says_where_it_goes_on(broken_off, capsys):
 
 
 # --- when ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass only when told."""
-
-    class Clock:
-        seconds = 0.0
-
-        def perf_counter(self):
-            return self.seconds
-
-    clock = Clock()
-    monkeypatch.setattr(backup_and_restore, "time", clock)
-    return clock
 
 
 def times_of_backups(clock, monkeypatch, tmp_path, cost, seconds_a_batch, **settings):

@@ -146,6 +146,7 @@ def test_it_ends_at_a_loss_that_is_not_finite():
         ({"max_learning_rate": 1e-6}, r"`max_learning_rate` must be above min_learning_rate=1e-06. Received"),
         ({"steps": 9}, r"`steps` must be an integer of at least 10"),
         ({"smoothing": 1.0}, r"`smoothing` must be a fraction in \[0, 1\)"),
+        ({"batch_size": 0}, r"`batch_size` must be an integer of at least 1"),
     ],
 )
 def test_arguments(options, message):
@@ -166,6 +167,21 @@ def test_models_that_cannot_be_tested():
         pytest.raises(RuntimeError, match=r"callbacks are attached to model .* before you attach them"),
     ):
         find(model, X, Y)
+
+
+def test_the_callbacks_of_a_running_fit_stay():
+    model, monitor = line(), GradientMonitor()
+    within = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: find(model, X, Y) if epoch else None)
+    with pytest.raises(RuntimeError, match=r"callbacks are attached to model"):
+        model.fit(X[:40], Y[:40], epochs=2, verbose=0, callbacks=[monitor, within])
+    assert monitor._recorder in StepHooks.of(model).plugins
+
+
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
+@pytest.mark.parametrize("empty", [(X[:0], Y[:0]), (batches().take(0),)], ids=["arrays", "tf.data"])
+def test_data_without_a_batch(empty):
+    with pytest.raises(InputError, match=r"argument `x` must be data with at least one batch"):
+        find(line(), *empty)
 
 
 class Mute(keras.Model):

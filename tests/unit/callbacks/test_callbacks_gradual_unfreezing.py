@@ -372,6 +372,7 @@ def test_the_flags_are_put_back_if_another_callback_refuses_the_fit():
     with pytest.raises(RuntimeError, match="no"):
         model.fit(X, Y, verbose=0, callbacks=[GradualUnfreezing({0: "head", 1: "all"}), Refuse()])
     assert trained(model) == ["high", "out"]
+    assert not model.optimizer.built, "for some layers, it could not train the others"
 
 
 def test_an_optimizer_that_was_built_for_fewer_layers_is_refused():
@@ -391,6 +392,38 @@ def test_a_multi_optimizer_is_refused():
     optimizers = keras.optimizers.OptimizerMap(keras.optimizers.SGD())
     with pytest.raises(InputError, match="Compile with one optimizer"):
         seen_in_fit({0: "head"}, network(keras.optimizers.MultiOptimizer(optimizers)))
+
+
+def test_an_average_that_the_optimizer_keeps_is_refused():
+    """Keras puts the averages of the optimizer's variables, in its order, over those that train."""
+    with pytest.raises(InputError, match=r"^GradualUnfreezing: .*use_ema=True.*WeightAveraging"):
+        seen_in_fit({0: "head", 1: "all"}, network(keras.optimizers.SGD(0.1, use_ema=True)))
+
+
+def test_a_saved_model_has_its_slots_when_it_is_opened(tmp_path):
+    """Keras opens a file with slots in the order of the model, and not in that of the schedule."""
+    model = network("adam")
+    seen_in_fit({0: "head", 1: "block2", 2: "all"}, model)
+    model.save(tmp_path / "a.keras")
+    opened = keras.saving.load_model(tmp_path / "a.keras")
+    for saved, slot in zip(model.optimizer.variables, opened.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(slot.numpy(), saved.numpy(), err_msg=slot.path)
+
+
+def test_two_of_them_are_refused_and_nothing_of_either_is_left():
+    model = network()
+    with pytest.raises(RuntimeError, match=r"^GradualUnfreezing: two of them"):
+        model.fit(X, Y, verbose=0, callbacks=[GradualUnfreezing({0: "all"}), GradualUnfreezing({0: "head"})])
+    assert not {"apply", "update_step"} & set(vars(model.optimizer))
+
+
+def test_what_lora_keeps_frozen_stays_frozen():
+    model = network(None)
+    model.get_layer("block1_a").enable_lora(2)
+    model.compile("sgd", "mse")
+    seen_in_fit({0: "head", 1: "all"}, model)
+    names = [weight.name for weight in model.get_layer("block1_a").trainable_weights]
+    assert names == ["bias", "lora_kernel_a", "lora_kernel_b"]
 
 
 def test_an_evaluation_leaves_the_model_alone():

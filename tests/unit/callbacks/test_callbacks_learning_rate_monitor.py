@@ -8,7 +8,7 @@ from keras_opt.callbacks import LearningRateMonitor
 from keras_opt.callbacks.effective_rates import adam_rate, rmsprop_rate
 from keras_opt.core.errors import InputError
 from keras_opt.schedules import OneCycle
-from keras_opt.training import StepHooks
+from keras_opt.training import StepHooks, attach
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(8, 2)), RNG.normal(size=(8, 1))
@@ -60,6 +60,19 @@ def test_without_a_fit_there_is_an_empty_series_and_an_empty_plot():
     assert {name: len(values) for name, values in series.items()} == dict.fromkeys(series, 0)
     assert set(series) == {"step", "learning_rate", "effective_step", "effective_learning_rate"}
     assert len(LearningRateMonitor(effective=True).plot().lines) == 1
+
+
+def test_updates_that_were_not_read_in_time_keep_their_numbers():
+    """In a loop of one's own that never calls `on_train_batch_end`."""
+    schedule, monitor = OneCycle(0.1, 2000), LearningRateMonitor()
+    model = model_with(keras.optimizers.SGD(schedule))
+    with attach(model, monitor):
+        for _ in range(1030):
+            model.train_on_batch(X, Y)
+    series = monitor.series()
+    assert series["step"].tolist() == list(range(1030))
+    assert np.isnan(series["learning_rate"][:6]).all()
+    np.testing.assert_allclose(series["learning_rate"][6:], [float(schedule(at)) for at in range(6, 1030)], rtol=1e-5)
 
 
 def test_a_second_fit_begins_a_new_series():

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_opt
 from keras_opt.callbacks import GradientClipping, GradientMonitor, LearningRateMonitor
 from keras_opt.callbacks.log_sources import added_by, source_of
 
@@ -134,6 +135,12 @@ def test_each_of_two_sources_warns():
     logger = keras.callbacks.RemoteMonitor()
     assert len(order_warnings(logger, GradientMonitor(), GradientClipping(clipnorm=1.0))) == 2
     assert len(order_warnings(GradientMonitor(), logger, GradientClipping(clipnorm=1.0))) == 1
+
+
+def test_a_name_that_an_earlier_source_adds_is_seen():
+    logger = keras.callbacks.RemoteMonitor()
+    assert order_warnings(LearningRateMonitor(), logger, keras_opt.callbacks.ReduceLROnPlateau("loss")) == []
+    assert len(order_warnings(logger, LearningRateMonitor(), keras_opt.callbacks.ReduceLROnPlateau("loss"))) == 2
 
 
 def test_an_evaluation_reads_no_logs_of_epochs(tmp_path):

@@ -339,6 +339,18 @@ def test_nothing_is_hooked_to_the_model():
     assert StepHooks.of(model).plugins == ()
 
 
+def test_an_evaluation_in_the_fit_does_not_hide_the_schedule_callback():
+    model = model_with()
+    cut = ReduceLROnPlateau("score", 0.5, 1, mode="min")
+    x, y = np.ones((4, 2)), np.ones((4, 1))
+    within = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: model.evaluate(x, y, verbose=0, callbacks=[cut])
+    )
+    schedule = ScheduleLearningRate(StepDecay(1.0, 1000, 0.5))
+    fit(model, schedule, Script([3, 3, 3]), cut, within, epochs=3)
+    assert float(schedule.multiplier) == 0.25
+
+
 def test_a_schedule_callback_is_multiplied_and_resumed():
     model = model_with()
     schedule, cut = ScheduleLearningRate(StepDecay(1.0, 1000, 0.5)), ReduceLROnPlateau("score", 0.5, 1, mode="min")

@@ -68,6 +68,23 @@ def test_one_wrong_bit_is_seen(place, tmp_path):
         read_state(path)
 
 
+def test_a_wrong_bit_anywhere_is_seen_or_does_no_harm(tmp_path):
+    path = tmp_path / "state.npz"
+    write_state(path, {"array": np.arange(3.0)})
+    content = path.read_bytes()
+    for place in range(len(content)):
+        for bit in (0, 3, 7):
+            wrong = bytearray(content)
+            wrong[place] ^= 1 << bit
+            path.write_bytes(wrong)
+            try:
+                read = read_state(path)
+            except DamagedFile:
+                continue
+            assert list(read) == ["array"]
+            assert np.array_equal(read["array"], np.arange(3.0))
+
+
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
 def test_a_file_that_was_cut_is_seen(share, tmp_path):
     path = tmp_path / "state.npz"

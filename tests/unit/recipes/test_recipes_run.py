@@ -14,6 +14,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
+from keras_opt.callbacks.backup import backup_folder
 from keras_opt.compression import sparsity
 from keras_opt.core.progress import Progress
 from keras_opt.data import load_fashion_mnist_sample
@@ -169,8 +170,12 @@ def test_a_disk_that_is_full_at_once_keeps_nothing_and_says_so(tiny_run, tmp_pat
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr(backup_folder, "write_state", full)
     monkeypatch.setitem(run.__globals__, "save_labelled", full)
-    with pytest.raises(ValueError, match=r"is full\. Free some space\. Nothing of this run is kept"):
+    with (
+        pytest.warns(UserWarning, match=r"no backup could be written \(.*No space left on device"),
+        pytest.raises(ValueError, match=r"is full\. Free some space\. Nothing of this run is kept"),
+    ):
         tiny_run(epochs=1)
     assert not list(tmp_path.iterdir())
 

@@ -178,6 +178,75 @@ def test_a_run_is_resumed_on_the_same_images_only(out, part, change, message):
         assert {path.name for path in folder.finish().iterdir()} == {"recipe.yaml"}
 
 
+def test_backups_stay_until_their_stage_is_finished(out):
+    def train(stages):
+        (folder.backups("plain") / "backup-00000001-epoch.npz").write_bytes(b"a backup")
+        raise ValueError("broken off")
+
+    with pytest.raises(ValueError, match="broken off"), begun(Recipe(out=str(out))) as folder:
+        folder.stage("plain", train)
+    with begun(Recipe(out=str(out), resume=True)) as folder:
+        assert "(finished: no training yet; begun: plain). Go on with" in folder.kept()
+        assert os.listdir(folder.backups("plain")) == ["backup-00000001-epoch.npz"]
+        folder.stage("plain", lambda stages: {})
+        assert "(finished: plain). Go on with" in folder.kept()
+        assert sorted(os.listdir(folder.stages)) == ["images.json", "plain.json"]
+        folder.finish()
+
+
+def test_backups_that_a_kill_left_of_a_finished_stage_go(out):
+    interrupt(Recipe(out=str(out)))
+    backups = out.parent / "run.partial/stages/plain.backups"
+    backups.mkdir()
+    with begun(Recipe(out=str(out), resume=True)) as folder:
+        folder.stage("plain", lambda stages: pytest.fail("computed again"))
+        assert not backups.exists()
+        folder.finish()
+
+
+def test_files_that_a_kill_left_unfinished_go(out):
+    interrupt(Recipe(out=str(out)))
+    (out.parent / "run.partial/.model-x1.keras").write_bytes(b"half a model")
+    (out.parent / "run.partial/stages/.optimised-x1.json").write_bytes(b"half")
+    with begun(Recipe(out=str(out), resume=True)) as folder:
+        assert "(finished: plain)." in folder.kept()
+        assert os.listdir(folder.finish()) == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("steps", range(8))
+def test_a_kill_at_any_step_of_the_begin_leaves_a_run_that_can_be_resumed_or_none(out, monkeypatch, steps, overwrite):
+    """Only the first `steps` renames, removals, new folders and files of `begin` happen."""
+    if overwrite:
+        interrupt(Recipe(out=str(out), epochs=1))
+    folder = RunFolder(Recipe(out=str(out), overwrite=overwrite, epochs=2), {})
+    left = [steps]
+
+    def killed_after_steps(real):
+        def call(*arguments, **options):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "mkdir"):
+            patch.setattr(os, name, killed_after_steps(getattr(os, name)))
+        patch.setattr(shutil, "rmtree", killed_after_steps(shutil.rmtree))
+        patch.setattr("keras_opt.core.files.os.fsync", killed_after_steps(os.fsync))
+        with contextlib.suppress(KeyboardInterrupt):
+            folder.begin()
+    partial = out.parent / "run.partial"
+    if partial.exists():
+        recipe = resumed_recipe({"out": str(out), "resume": True})
+        RunFolder(recipe, {})
+        assert recipe.epochs == 2 or (partial / "stages/plain.json").exists()
+    finish(Recipe(out=str(out), overwrite=True))
+    assert [path.name for path in out.parent.iterdir()] == ["run"]
+
+
 def test_a_run_without_its_list_of_images_is_not_resumed(out):
     interrupt(Recipe(out=str(out)))
     (out.parent / "run.partial/stages/images.json").unlink()

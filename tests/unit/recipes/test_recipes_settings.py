@@ -10,6 +10,7 @@ from keras_opt.export import LiteRTModel
 from keras_opt.recipes import Recipe, training
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.networks import build, shipped
+from keras_opt.recipes.run_folder import RunFolder
 from keras_opt.recipes.training import Trainer, check_device
 
 
@@ -97,9 +98,10 @@ def test_class_weight_balanced_weighs_every_class_alike(fits, tmp_path):
         return Images(generator.integers(0, 256, (len(labels), 16, 16, 3)).astype(np.uint8), labels)
 
     prepared = Prepared(images([10, 20, 30]), images([2, 2, 2]), lambda: None, ("a", "b", "c"), (), "noise")
-    recipe = Recipe(class_weight="balanced", epochs=1, batch_size=60, augment=False)
-    trainer = Trainer(recipe, prepared, Progress(quiet=True), tmp_path / "model.keras")
-    trainer.optimised()
+    recipe = Recipe(class_weight="balanced", epochs=1, batch_size=60, augment=False, out=tmp_path / "run")
+    with RunFolder(recipe, {}) as folder:
+        folder.begin()
+        Trainer(recipe, prepared, Progress(quiet=True), folder).optimised()
     _, labels, weights = fits[0][1]
     sums = [float(np.sum(np.where(labels[:, number] == 1, weights, 0))) for number in range(3)]
     assert sums == pytest.approx([20, 20, 20])

@@ -118,6 +118,38 @@ def test_what_is_called_in_the_middle_of_a_fit_leaves_its_plugins_on(model, call
     assert weight(model) == 4.0, "in the second epoch too"
 
 
+class Prepared(Twofold):
+    """As our callbacks do."""
+
+    def set_model(self, model):
+        StepHooks.prepare(model)
+        super().set_model(model)
+
+
+def fit_within(model):
+    assert weight_after_a_fit(model, Prepared()) == 8.0, "the plugins of both fits act"
+
+
+def attach_within(model):
+    with attach(model, Prepared()):
+        assert weight_after_a_batch(model) == 8.0
+
+
+@pytest.mark.parametrize("train", [fit_within, attach_within])
+def test_a_training_with_callbacks_in_the_middle_of_a_fit_leaves_its_plugins_on(model, train):
+    seen = []
+
+    def train_and_look(model):
+        train(model)
+        seen.append(weight_after_a_batch(model))
+        model.layers[0].kernel.assign([[0.0]])
+
+    model.fit(ONES, ONES, epochs=2, verbose=0, callbacks=[Prepared(), Calling(train_and_look)])
+    assert seen == [4.0]
+    assert weight(model) == 4.0, "in the second epoch too"
+    assert weight_after_a_fit(model) == 2.0
+
+
 def test_what_is_called_in_the_validation_of_a_fit_leaves_its_plugins_on(model):
     model.layers[0].kernel.assign([[0.0]])
     model.fit(ONES, ONES, epochs=2, validation_data=(ONES, ONES), verbose=0, callbacks=[Twofold()])
