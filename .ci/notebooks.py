@@ -58,6 +58,9 @@ def check(source: Path) -> str:
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--write", action="store_true", help="run in full and write the .ipynb")
-work = write if parser.parse_args().write else check
+parser.add_argument("stems", nargs="*", metavar="NN_topic", help="which notebooks; all of them by default")
+arguments = parser.parse_args()
+work = write if arguments.write else check
 sources = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.py"))
+sources = [source for source in sources if source.stem in arguments.stems or not arguments.stems]
 sys.exit("\n".join(filter(None, map(work, sources))) or 0)

@@ -22,7 +22,7 @@ from keras_opt.training.build import build_with_metrics
 
 # Backups inside an epoch may take this share of the time.
 _SHARE = 0.01
-# When the first of them is due, as long as none has been timed.
+# When the first of them is due: none has been timed yet.
 _FIRST_AFTER_SECONDS = 30.0
 
 # The layout of a backup.
@@ -183,8 +183,8 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         is_first = self._executions == 0
-        if is_first:
-            self._begin_epoch()
+        if not self._data.way:
+            self._look_at_data()
         if self._restored is not None:
             # Again: what callbacks do where an epoch begins, they had done before the backup.
             self._restore()
@@ -236,8 +236,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             return
         self._back_up({"epoch": self._epoch, "stopped": False}, data, is_epoch)
         self._batches_since, self._last = 0, time.perf_counter()
-        self._cost = self._last - began
-        self._spent += self._cost
+        self._spent += self._last - began
+        if not is_epoch:  # these also save what the data have shuffled
+            self._cost = self._last - began
 
     def _back_up(self, at: dict[str, Any], data: dict[str, Any] | None, is_epoch: bool) -> None:
         training = state_of_training(self.model, self._others)
@@ -248,16 +249,15 @@ class BackupAndRestore(keras.callbacks.Callback):
         except OSError as error:
             self._warn_of_disk(error)
 
-    def _begin_epoch(self) -> None:
-        is_new = not self._data.way
+    def _look_at_data(self) -> None:
+        check_state([state_of(each) for each in self._others])  # now, not after an epoch
         try:
-            self._data.begin_epoch()
+            self._data.look()
         except OSError as error:
+            self._data.way = EPOCHS
             self._warn_of_disk(error)
-        if is_new:
-            check_state([state_of(each) for each in self._others])  # now, not after an epoch
-            if self._data.way == EPOCHS:
-                self._warn_of_epochs()
+        if self._data.way == EPOCHS:
+            self._warn_of_epochs()
 
     # --- restore -----------------------------------------------------------------------------------------------------
 

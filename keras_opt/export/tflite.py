@@ -17,6 +17,7 @@ from keras_opt.core.errors import InputError, argument_error, check_choice
 from keras_opt.core.files import atomic_path
 from keras_opt.core.quiet import captured_output
 from keras_opt.export.checks import check_file
+from keras_opt.export.group_norms import in_int8_operations
 from keras_opt.export.metadata import COLOR_SPACES, ImageField, ImageInput, ModelMetadata, add_metadata
 from keras_opt.export.sizes import gzip_size
 from keras_opt.models.fold_batch_norm import fold_batch_norm
@@ -126,6 +127,8 @@ def to_tflite(
 def _convert(model, shape, quantize, rows):
     """The .tflite file as bytes; what the converter has to say reaches the user only as the reason of a failure."""
     folded = _folded(model)
+    if quantize == "int8":
+        folded = in_int8_operations(folded)
     tf.get_logger()  # binds its handler to the stderr of its first use, which must not be the captured one
     with captured_output() as log:
         try:

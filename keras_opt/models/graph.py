@@ -23,6 +23,21 @@ def functional(model: keras.Model) -> keras.Model:
     return model
 
 
+def output_names(model: keras.Model) -> set[str]:
+    """The names of the layers whose outputs are outputs of the model."""
+    leaves = keras.tree.flatten(functional(model).get_config()["output_layers"])
+    return {leaf for leaf in leaves if isinstance(leaf, str)}
+
+
+def trained_calls(model: keras.Model) -> set[str]:
+    """The names of the layers that are called with `training=True`, whatever the model is called with."""
+    return {
+        layer["name"]
+        for layer in functional(model).get_config()["layers"]
+        if any(node["kwargs"].get("training") is True for node in layer["inbound_nodes"])
+    }
+
+
 def _sources(part: Any) -> list[str]:
     """The names of the layers whose tensors stand in a part of a serialised call."""
     if isinstance(part, dict):

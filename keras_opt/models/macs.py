@@ -7,10 +7,12 @@ import keras
 from keras_opt.core.errors import InputError
 from keras_opt.models.graph import calls
 
-# Layers whose weights cost no multiplication on the device: the exporter folds all but Embedding into their neighbours.
+# Layers that are not counted: Embedding multiplies nothing, the exporter folds the others into their neighbours, and
+# GroupNormalization is left out as every norm is.
 _FREE = (
     keras.layers.BatchNormalization,
     keras.layers.Embedding,
+    keras.layers.GroupNormalization,
     keras.layers.Normalization,
     keras.layers.Rescaling,
 )

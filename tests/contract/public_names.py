@@ -383,6 +383,24 @@ def folds_a_norm(folder: Path) -> bool:
     return same and not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
 
 
+def excludes_what_is_no_kernel(folder: Path) -> bool:
+    model = models.mlp([4], (5,), 2)
+    excluded = models.exclude_norm_and_bias_from_decay(keras.optimizers.AdamW(weight_decay=0.1), model)
+    return excluded == ["norm1/gamma", "norm1/beta", "classifier/bias"]
+
+
+def freezes_its_norms(folder: Path) -> bool:
+    model = models.convnet((4,), (12, 12, 1), 3)
+    models.freeze_batch_norm(model)
+    return [weight.name for weight in model.trainable_weights] == ["kernel", "kernel", "bias"]
+
+
+def synchronizes_its_norms(folder: Path) -> bool:
+    model = models.convnet((4,), (12, 12, 1), 3)
+    models.synchronize_batch_norm(model)
+    return model.get_layer("norm1").synchronized
+
+
 def takes_the_statistics_of_its_data(folder: Path) -> bool:
     model = keras.Sequential([keras.Input((5,)), keras.layers.BatchNormalization()])
     models.reestimate_batch_norm(model, X)
@@ -475,6 +493,12 @@ MODELS = {
     "reestimate_batch_norm": Call(takes_the_statistics_of_its_data),
     "macs": Call(lambda folder: models.macs(small_convnet()) == 10 * 10 * 9 * 4 + 5 * 5 * 4 * 3),
     "fold_batch_norm": Call(folds_a_norm),
+    "mlp": Call(lambda folder: models.mlp([4], (5,), 2).count_params() == 20 + 16 + 10),
+    "resnet": Call(lambda folder: models.resnet(20, (8, 8, 1), 3, width=4).output_shape == (None, 3)),
+    "mobilenet": Call(lambda folder: models.mobilenet((32, 32, 3), 3, alpha=0.35).output_shape == (None, 3)),
+    "freeze_batch_norm": Call(freezes_its_norms),
+    "synchronize_batch_norm": Call(synchronizes_its_norms),
+    "exclude_norm_and_bias_from_decay": Call(excludes_what_is_no_kernel),
 }
 
 EXPORT = {

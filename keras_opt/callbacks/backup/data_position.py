@@ -49,13 +49,16 @@ class DataPosition:
         self._may_be_saved = model.distribute_strategy.num_replicas_in_sync == 1 and here["shuffle"] != "batch"
         self._steps_per_execution = self._source.steps_per_execution
         self.way = ""
-        self._begin: Any = None
+        # Keras makes one or two iterators an epoch.
+        self._iterators = 0
+        self._dataset = self._source._get_iterator
+        vars(self._source)["_get_iterator"] = self._count_iterators
         self._first_batch = ""
 
     @property
     def element_spec(self) -> Any:
         """What a batch consists of, as `tf.TypeSpec`s."""
-        return self._source._get_iterator().element_spec
+        return self._dataset().element_spec
 
     @property
     def description(self) -> dict[str, str]:
@@ -73,34 +76,37 @@ class DataPosition:
             "first examples": digest,
         }
 
-    def begin_epoch(self) -> None:
-        """At the first batch of an epoch, before it is read; that of the first epoch tells which way there is.
+    def look(self) -> None:
+        """At the first batch of a training, before it is read: find out which way there is.
 
         Raises:
             OSError: The folder cannot be written.
         """
-        saved = self._saved() if self._may_be_saved and self.way != DRAWN else None
-        if not self.way:
-            self.way = SAVED if saved is not None else DRAWN if self._draws_alike() else EPOCHS
-        if not self._source.steps_per_epoch:
-            self._begin = saved
+        if self._may_be_saved and self._saved(self._locals_of_fit()["iterator"]) is not None:
+            self.way = SAVED
+        else:
+            self.way = DRAWN if self._draws_alike() else EPOCHS
 
     def state(self, executions: int) -> dict[str, Any] | None:
         """The place now, `executions` executions into the epoch; `None` if it cannot be found again.
 
         TensorFlow may find a state that it refuses to save, that of a Python function say, only when it has read some.
+
+        Raises:
+            OSError: The folder cannot be written.
         """
-        now = self._now(executions)
+        # Of the iterator, which may outlive an epoch; the execution that begins now is counted already.
+        drawn = self._source._steps_seen - self._steps_per_execution
+        now = self._saved(self._locals_of_fit()["iterator"]) if self.way == SAVED and drawn else None
         if executions and now is None and self.way != DRAWN:
             self.way = EPOCHS
             return None
         return {
             "way": self.way,
             "executions": executions,
-            # Of the iterator, which may outlive an epoch; the execution that begins now is counted already.
-            "drawn": self._source._steps_seen - self._steps_per_execution,
+            "drawn": drawn,
             "batches": self._source._num_batches,
-            "begin": self._begin,
+            "iterators": self._iterators,
             "now": now,
             "first_batch": self._first_batch,
         }
@@ -111,12 +117,15 @@ class DataPosition:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Let the epoch that begins next begin in the place of `state`."""
-        self.way, self._begin, self._first_batch = state["way"], state["begin"], state["first_batch"]
+        self.way, self._first_batch = state["way"], state["first_batch"]
         steps_of_epoch = self._source._enumerate_iterator
 
         def steps_from_there() -> Iterator[tuple[int, int, Any]]:
             del vars(self._source)["_enumerate_iterator"]
             self._source._num_batches = state["batches"]
+            # A set that is shuffled anew in each epoch counts its iterators.
+            while self._iterators < state["iterators"] - 1:
+                iter(self._source._get_iterator())
             for number, (begin, end, iterator) in enumerate(steps_of_epoch()):
                 if number == state["executions"]:
                     self._put_back(iterator, state)
@@ -126,31 +135,27 @@ class DataPosition:
         vars(self._source)["_enumerate_iterator"] = steps_from_there
 
     def _put_back(self, iterator: Any, state: dict[str, Any]) -> None:
-        if self.way == EPOCHS and state["now"] is None:
-            return
-        self._source._steps_seen = state["drawn"] + self._steps_per_execution
         if self.way == DRAWN:
+            self._source._steps_seen = state["drawn"] + self._steps_per_execution
             for _ in range(state["drawn"]):
                 next(iterator)
-        else:
+        elif state["now"] is not None:
+            self._source._steps_seen = state["drawn"] + self._steps_per_execution
+            unread = self._saved(iterator)
             self._load(iterator, state["now"])
-            if state["begin"] is not None:
-                # A pipeline that had read its source to the end gives the later epochs, which depend on a count of the
-                # iterators that were made, a wrong order. The state of the epoch's begin has that count.
-                self._load(iter(self._source._get_iterator()), state["begin"])
+            if not self._source.steps_per_epoch:
+                # If the pipeline had read its source to the end, this has counted one iterator too many.
+                self._load(iter(self._dataset()), unread)
+
+    def _count_iterators(self) -> Any:
+        self._iterators += 1
+        return self._dataset()
 
     def _load(self, iterator: Any, files: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=POSITION_PREFIX) as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content.tobytes())
             tf.train.Checkpoint(iterator=iterator).read(f"{folder}/position").assert_consumed()
-
-    def _now(self, executions: int) -> Any:
-        if self.way == EPOCHS:
-            return self._begin if executions == 0 else None
-        if self.way == DRAWN:
-            return None
-        return self._saved() if executions or self._begin is None else self._begin
 
     def _locals_of_fit(self) -> dict[str, Any]:
         for fit in running_fits(self._model):
@@ -160,9 +165,8 @@ class DataPosition:
             "own does not let a callback choose the epoch to begin with."
         )
 
-    def _saved(self) -> dict[str, Any] | None:
-        """The files of TensorFlow's checkpoint of the iterator; `None` if it refuses."""
-        iterator = self._locals_of_fit()["iterator"]
+    def _saved(self, iterator: Any) -> dict[str, Any] | None:
+        """The files of TensorFlow's checkpoint of `iterator`; `None` if it refuses."""
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=POSITION_PREFIX) as folder:
             try:
                 tf.train.Checkpoint(iterator=iterator).write(f"{folder}/position")
@@ -179,7 +183,7 @@ class DataPosition:
         return self._draw_first() == self._first_batch
 
     def _draw_first(self) -> str:
-        leaves = tf.nest.flatten(next(iter(self._source._get_iterator())), expand_composites=True)
+        leaves = tf.nest.flatten(next(iter(self._dataset())), expand_composites=True)
         return _digest(leaf.numpy() for leaf in leaves)
 
 

@@ -33,6 +33,20 @@ def test_a_convolution_before_a_norm_has_no_bias():
     assert convnet((4,), (8, 8, 1), 2, norm="none").get_layer("conv1").use_bias
 
 
+def test_a_bias_behind_which_an_activation_stands_is_kept():
+    assert convnet((4,), (8, 8, 1), 2, norm_position="after_activation").get_layer("conv1").use_bias
+
+
+def test_sensor_windows_have_one_dimensional_layers():
+    model = convnet((4, 8), (30, 6), 3, pooling="avg", dropout=[0.1, 0.2])
+    stage = ["Conv1D", "MaxPooling1D", "BatchNormalization", "Activation"]
+    head = ["GlobalAveragePooling1D", "Dropout", "Dense"]
+    assert kinds(model) == ["InputLayer", *stage, "Dropout", *stage, *head]
+    assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.1, 0.2]
+    # Kernels of 3 x 6 x 4 and 3 x 4 x 8, four values a channel in each norm, and the classifier.
+    assert model.count_params() == 72 + 16 + 96 + 32 + 8 * 3 + 3
+
+
 def test_settings_reach_their_layers():
     model = convnet(
         (4,), (8, 8, 1), 2, bn_momentum=0.8, bn_epsilon=1e-2, activation="gelu", pooling="avg", dropout=0.3,
@@ -63,16 +77,22 @@ def test_the_file_opens_in_plain_keras(tmp_path):
     [
         ({"filters": ()}, "`filters` must be a sequence of at least one int"),
         ({"filters": (4, 0)}, "`filters` must be an integer of at least 1"),
-        ({"input_shape": (8, 8)}, "`input_shape` must be a shape of three dimensions"),
+        ({"input_shape": (8,)}, r"`input_shape` must be \(height, width, channels\) or \(length, channels\)"),
+        ({"input_shape": 8}, r"`input_shape` must be \(height, width, channels\) or \(length, channels\)"),
         ({"input_shape": (None, None, 3)}, "`input_shape` must be an integer of at least 1"),
         ({"input_shape": (9, 28, 1), "filters": (4, 4, 4)}, "`input_shape` must be large enough for 3 stages"),
         ({"classes": 1}, "`classes` must be an integer of at least 2"),
-        ({"norm": "layer"}, "`norm` must be one of 'batch', 'none'"),
+        ({"norm": "layer"}, "`norm` must be one of 'batch', 'sync', 'group', 'none'"),
         ({"norm_position": "before_activations"}, "Did you mean 'before_activation'"),
         ({"bn_momentum": 1.0}, "`bn_momentum` must be a fraction"),
         ({"bn_epsilon": 0}, "`bn_epsilon` must be a finite number above 0"),
         ({"pooling": "average"}, "`pooling` must be one of None, 'avg', 'max'"),
         ({"dropout": 50}, "`dropout` must be a fraction"),
+        ({"dropout": [0.1, 0.2]}, "`dropout` must be 1 rates, one a stage"),
+        ({"dropout": [1.0]}, "`dropout` must be a fraction"),
+        ({"weight_decay": -1e-4}, "`weight_decay` must be a finite number of at least 0"),
+        ({"activation": "rellu"}, "`activation` must be the name of a Keras activation"),
+        ({"classifier_activation": "softmx"}, "`classifier_activation` must be the name of a Keras activation"),
     ],
 )
 def test_bad_arguments(change, message):

@@ -3,26 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from builders import BUILDERS, norms, with_random_statistics
 
 from keras_opt.core.errors import InputError
 from keras_opt.models import convnet, fold_batch_norm
 from keras_opt.models.graph import calls
 
 RNG = np.random.default_rng(0)
-
-
-def with_random_statistics(model):
-    """Norms that are far from the identity: statistics and gamma from 0.5 to 2, means and beta around 0."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            values = {"gamma": RNG.uniform(0.5, 2, layer.moving_mean.shape)}
-            values["moving_variance"] = RNG.uniform(0.5, 2, layer.moving_mean.shape)
-            layer.set_weights([values.get(w.name, RNG.normal(size=w.shape)) for w in layer.weights])
-    return model
-
-
-def norms(model):
-    return [layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def largest_deviation(model, folded, shape):
@@ -64,12 +51,89 @@ def test_the_outputs_stay_and_the_norms_go(model, shape):
         np.testing.assert_array_equal(kept, now)
 
 
-@pytest.mark.parametrize("family", [keras.applications.ResNet50, keras.applications.MobileNetV3Small])
-def test_large_graphs_keep_their_outputs(family):
-    model = with_random_statistics(family(weights=None, input_shape=(32, 32, 3), include_top=False))
-    folded = fold_batch_norm(model, unproven="keep")
-    assert len(norms(folded)) < len(norms(model)) / 2
+@pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+def test_every_builder_to_1e_5_of_the_largest_output(build):
+    model = with_random_statistics(build(classifier_activation=None))
+    folded = fold_batch_norm(model)
+    assert norms(model)
+    assert not norms(folded)
+    assert largest_deviation(model, folded, model.input_shape[1:]) < 1e-5
+
+
+@pytest.mark.parametrize("pooling", [None, "avg", "max"])
+@pytest.mark.parametrize("name", ["mlp", "convnet", "convnet of windows"])
+def test_a_norm_behind_the_activation_goes_into_the_next_layer(name, pooling):
+    settings = {"norm_position": "after_activation", "classifier_activation": None, "dropout": [0.1, 0.2]}
+    if name != "mlp":
+        settings["pooling"] = pooling
+    model = with_random_statistics(BUILDERS[name](**settings))
+    folded = fold_batch_norm(model)
+    assert not norms(folded)
+    assert [layer.name for layer in folded.layers if layer.weights] == [
+        layer.name for layer in model.layers if layer.weights and layer not in norms(model)
+    ]
+    assert largest_deviation(model, folded, model.input_shape[1:]) < 1e-5
+
+
+def test_a_shift_that_does_not_reach_the_padding_is_refused():
+    model = with_random_statistics(BUILDERS["mobilenet"](norm_position="after_activation"))
+    with pytest.raises(
+        InputError, match=r"`[a-z0-9_]+_conv` pads its input with zeros, which the shift of the norm does"
+    ):
+        fold_batch_norm(model)
+    kept = fold_batch_norm(model, unproven="keep")
+    assert 0 < len(norms(kept)) < len(norms(model)) / 2  # the 1x1 convolutions pad nothing
+    assert largest_deviation(model, kept, model.input_shape[1:]) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["ResNet50", "MobileNetV2", "MobileNetV3Small"])
+def test_large_graphs_keep_their_outputs_and_lose_every_norm(family):
+    model = getattr(keras.applications, family)(weights=None, input_shape=(32, 32, 3), include_top=False)
+    folded = fold_batch_norm(with_random_statistics(model))
+    assert not norms(folded)
     assert largest_deviation(model, folded, (32, 32, 3)) < 1e-5
+
+
+def nested():
+    inner = keras.Sequential(
+        [keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()], name="backbone"
+    )
+    with_random_statistics(inner)
+    inputs = keras.Input((6, 6, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inner(inputs))
+    return keras.Model(inputs, keras.layers.Dense(2)(x))
+
+
+def norm_after_norm():
+    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.BatchNormalization()]
+    return keras.Sequential([keras.Input((5,)), *layers])
+
+
+def norm_of_the_input():
+    layers = [keras.layers.BatchNormalization(), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+    return keras.Sequential([keras.Input((6, 6, 3)), *layers, keras.layers.ReLU()])
+
+
+def norm_of_a_sum():
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(5)(inputs) + inputs
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.BatchNormalization()(x)))
+
+
+def norm_behind_average_pooling():
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.Dropout(0.2), keras.layers.AveragePooling2D(2)]
+    return keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.BatchNormalization(), keras.layers.ReLU()])
+
+
+@pytest.mark.parametrize(
+    "make", [nested, norm_after_norm, norm_of_the_input, norm_of_a_sum, norm_behind_average_pooling]
+)
+def test_other_graphs(make):
+    model = with_random_statistics(make())
+    folded = fold_batch_norm(model)
+    layers = [*folded.layers, *(inner for layer in folded.layers for inner in getattr(layer, "layers", ()))]
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+    assert largest_deviation(model, folded, model.input_shape[1:]) < 1e-5
 
 
 def with_negative_gamma():
@@ -98,12 +162,6 @@ def called_twice():
     return keras.Model([first, second], [norm(dense(first)), norm(dense(second))])
 
 
-def behind_a_depthwise_convolution():
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(inputs)
-    return keras.Model(inputs, keras.layers.BatchNormalization(name="norm1")(x))
-
-
 def with_operations_and_attention():
     inputs = keras.Input((5, 8))
     x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
@@ -117,11 +175,57 @@ def test_operations_between_layers_are_followed():
     assert largest_deviation(model, folded, (5, 8)) < 1e-5
 
 
+def called_in_training():
+    inputs = keras.Input((4,))
+    return keras.Model(
+        inputs, keras.layers.BatchNormalization(name="norm1")(keras.layers.Dense(4)(inputs), training=True)
+    )
+
+
+def with_two_consumers_behind():
+    inputs = keras.Input((4,))
+    x = keras.layers.BatchNormalization(name="norm1")(keras.layers.ReLU(name="relu")(inputs))
+    return keras.Model(inputs, keras.layers.Add()([keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)]))
+
+
+def before_a_dropout_that_stays_on():
+    inputs = keras.Input((4,))
+    x = keras.layers.BatchNormalization(name="norm1")(keras.layers.ReLU(name="relu")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dropout(0.5, name="noise")(x, training=True)))
+
+
+def before_a_padding():
+    layers = [keras.layers.ReLU(name="relu"), keras.layers.BatchNormalization(name="norm1", beta_initializer="ones")]
+    return keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Conv2D(4, 3, padding="same", name="conv")])
+
+
+def inside_of_a_wrapper():
+    norm = keras.layers.BatchNormalization(name="norm1")
+    return keras.Sequential([keras.Input((3, 4)), keras.layers.TimeDistributed(norm, name="each")])
+
+
+def channels_first():
+    return keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(axis=1, name="norm1")]
+    )
+
+
 class Standardised(keras.layers.Conv2D):
     """A subclass whose kernel is not what it multiplies with."""
 
     def call(self, inputs):
         return super().call(inputs) / keras.ops.std(self.kernel)
+
+
+class Shifted(keras.layers.BatchNormalization):
+    """A subclass that does more."""
+
+    def call(self, inputs, **arguments):
+        return super().call(inputs, **arguments) + 1
+
+
+def a_subclass():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), Shifted(name="norm1")])
 
 
 def behind_a_subclass():
@@ -143,8 +247,22 @@ def test_what_has_no_graph_is_refused():
         (with_two_consumers, "what feeds it also feeds another layer"),
         (with_activation, "`dense` has an activation of its own"),
         (called_twice, "it is called 2 times"),
+        (a_subclass, "it is a Shifted, a subclass, which may do something else"),
+        (called_in_training, "it is called with training=True"),
+        (
+            with_two_consumers_behind,
+            "what feeds it is `relu` (ReLU), no convolution or dense layer; and what comes behind it goes to no layer",
+        ),
+        (
+            before_a_dropout_that_stays_on,
+            "what feeds it is `relu` (ReLU), no convolution or dense layer; and what follows it is `noise` (Dropout)",
+        ),
+        (
+            before_a_padding,
+            "what feeds it is `relu` (ReLU), no convolution or dense layer; and `conv` pads its input with zeros",
+        ),
+        (channels_first, "it works on axis 1, not on the last"),
         (behind_a_subclass, "what feeds it is `standardised` (Standardised), no convolution or dense layer"),
-        (behind_a_depthwise_convolution, "what feeds it is `depthwise` (DepthwiseConv2D)"),
     ],
 )
 def test_what_cannot_be_proven_is_refused_or_kept(model, reason):
@@ -152,7 +270,37 @@ def test_what_cannot_be_proven_is_refused_or_kept(model, reason):
     with pytest.raises(InputError) as error:
         fold_batch_norm(model)
     assert str(error.value).startswith(f"fold_batch_norm: norm `norm1` cannot be folded: {reason}")
-    assert norms(fold_batch_norm(model, unproven="keep")) == ["norm1"]
+    assert norms(fold_batch_norm(model, unproven="keep"))[0].name == "norm1"
+
+
+def test_a_norm_inside_of_a_wrapper_is_named():
+    with pytest.raises(InputError, match=r"norm `norm1` cannot be folded: it is inside of `each` \(TimeDistributed\)"):
+        fold_batch_norm(inside_of_a_wrapper())
+
+
+def test_what_has_no_norm_comes_back_as_it_is():
+    layers = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    assert fold_batch_norm(model) is model
+
+
+class OfItsOwn(keras.Model):
+    """A functional model whose config is not that of its graph."""
+
+    def __init__(self, units=4):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, keras.layers.BatchNormalization(name="norm1")(keras.layers.Dense(units)(inputs)))
+
+    def get_config(self):
+        return {"units": 4}
+
+
+def test_a_nested_model_whose_graph_cannot_be_read_is_refused():
+    model = keras.Sequential([keras.Input((4,)), OfItsOwn(), keras.layers.Dense(2)])
+    with pytest.raises(InputError, match=r"norm `norm1` cannot be folded: it is inside of `[a-z_]+` \(OfItsOwn\)"):
+        fold_batch_norm(model)
+    with pytest.raises(InputError, match="must be a built model with a graph of layers"):
+        fold_batch_norm(OfItsOwn())
 
 
 def test_unknown_choice():
