@@ -12,7 +12,7 @@ import tensorflow as tf
 
 JOB = Path(__file__).parents[1] / "killed_job.py"
 # The moments of each phase, counted from the process's begin: early, in the middle, and near the end of training.
-MOMENTS = {"step": (4, 21, 40), "validation": (1, 7, 14), "backup": (1, 9, 20), "flush": (2, 9, 15)}
+MOMENTS = {"step": (4, 21, 40), "validation": (1, 7, 14), "backup": (2, 9, 20), "flush": (2, 9, 15)}
 MORE_MOMENTS = {"step": (1, 2, 18, 50), "validation": (4, 11), "backup": (15,), "flush": (6,)}
 
 

@@ -183,7 +183,7 @@ class DataPosition:
         return self._draw_first() == self._first_batch
 
     def _draw_first(self) -> str:
-        leaves = tf.nest.flatten(next(iter(self._dataset())), expand_composites=True)
+        leaves = tf.nest.flatten(next(iter(self._count_iterators())), expand_composites=True)
         return _digest(leaf.numpy() for leaf in leaves)
 
 

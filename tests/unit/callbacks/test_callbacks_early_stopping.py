@@ -20,8 +20,8 @@ from keras_opt.callbacks import (
     Plateau,
     Target,
     TimeBudget,
-    training_meter,
 )
+from keras_opt.callbacks.criteria import training_meter
 from keras_opt.core.errors import NoEffectWarning
 
 
