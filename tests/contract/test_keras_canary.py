@@ -297,8 +297,6 @@ def test_the_global_generator_of_keras_is_where_it_was():
     before = generator.state.numpy().tolist()
     keras.random.uniform(())
     assert generator.state.numpy().tolist() != before, where
-    keras.utils.set_random_seed(0)
-    assert random_generators._keras_generator() is None, where
 
 
 def test_a_fit_keeps_its_place_in_the_data_where_it_did(tmp_path):
