@@ -175,8 +175,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.model._initial_epoch = None
         self._epoch, self._executions = epoch, 0
         if self._restored is not None:
-            self._restore()
-            self._tell_where(epoch)
+            self._tell_where(epoch, self._restore())
             if self._restored["data"] is not None:
                 self._executions = self._restored["data"]["executions"]
                 self._data.resume(self._restored["data"])
@@ -283,24 +282,24 @@ class BackupAndRestore(keras.callbacks.Callback):
             f"{str(self.backup_dir)!r}, whose backup {reason}. Give another folder, or delete this one to train anew."
         )
 
-    def _restore(self) -> None:
+    def _restore(self) -> list[str]:
+        """Put everything back; the classes of the callbacks that the backup knows nothing of."""
         saved = self._restored["training"]
         if not is_built_for(self.model, saved):
             build_with_metrics(self.model, self._data.element_spec)
-        self._unmet = put_back(self.model, self._others, saved)
+        unmet = put_back(self.model, self._others, saved)
         if self._restored["data"] is None:  # from after an epoch; the next one counts anew
             self.model.reset_metrics()
+        return unmet
 
-    def _tell_where(self, epoch: int) -> None:
+    def _tell_where(self, epoch: int, unmet: list[str]) -> None:
         data = self._restored["data"]
         batches = data["executions"] * self.model.steps_per_execution if data is not None else 0
         if self.verbose:
             print(f"Resumed in epoch {epoch + 1} after {batches} of its batches, from {self.backup_dir}.")
-        if self._unmet:
-            warnings.warn(
-                f"BackupAndRestore: {', '.join(self._unmet)} began anew, for the backup knows nothing of them.",
-                UserWarning,
-                stacklevel=2,
+        if unmet:
+            _warn(
+                f"{', '.join(unmet)} began anew, for the backup knows nothing of them.",
             )
 
     # --- checks ------------------------------------------------------------------------------------------------------
@@ -318,36 +317,32 @@ class BackupAndRestore(keras.callbacks.Callback):
         if self._restored["trainings_before"] != self._head["trainings_before"]:
             changes.append("it is that of another of the trainings that share this folder: give each its own")
         if changes:
-            warnings.warn(
-                f"BackupAndRestore: the backup in {str(self.backup_dir)!r} is used all the same: {'; '.join(changes)}.",
-                UserWarning,
-                stacklevel=2,
+            _warn(
+                f"the backup in {str(self.backup_dir)!r} is used all the same: {'; '.join(changes)}.",
             )
 
     def _warn_of_disk(self, error: OSError) -> None:
-        warnings.warn(
-            f"BackupAndRestore: no backup could be written ({error.strerror or error}). Training goes on; the last "
+        _warn(
+            f"no backup could be written ({error.strerror or error}). Training goes on; the last "
             f"whole backup stays in {str(self.backup_dir)!r}.",
-            UserWarning,
-            stacklevel=2,
         )
 
     def _warn_of_epochs(self) -> None:
-        warnings.warn(
-            "BackupAndRestore: these data have no place that could be found again, so a training that is resumed "
+        _warn(
+            "these data have no place that could be found again, so a training that is resumed "
             "begins with the epoch it was in, in an order that may be another. Train with keras_opt.data, arrays, or a "
             "tf.data.Dataset that TensorFlow can checkpoint, on one device, to go on inside an epoch.",
-            UserWarning,
-            stacklevel=2,
         )
 
     def _warn_of_unknown_callbacks(self) -> None:
         bare = set(vars(keras.callbacks.Callback()))
         unknown = [type(each).__name__ for each in self._others if not is_known(each) and set(vars(each)) - bare]
         if unknown:
-            warnings.warn(
-                f"BackupAndRestore: what {', '.join(unknown)} remember is not saved. Give them the methods "
+            _warn(
+                f"what {', '.join(unknown)} remember is not saved. Give them the methods "
                 "state_dict() and load_state_dict(state), or see that they begin well in the middle of a training.",
-                UserWarning,
-                stacklevel=2,
             )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"BackupAndRestore: {message}", UserWarning, stacklevel=3)

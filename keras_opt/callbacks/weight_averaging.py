@@ -11,7 +11,6 @@ from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.early_stopping import EarlyStopping
 from keras_opt.callbacks.fit_params import epochs_of
 from keras_opt.callbacks.siblings import siblings
-from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import (
     InputError,
     NoEffectWarning,
@@ -22,6 +21,7 @@ from keras_opt.core.errors import (
     check_positive,
 )
 from keras_opt.core.optimizers import inner, parts
+from keras_opt.models.batch_norms import norms_in
 from keras_opt.models.batches import check_inputs, check_is_repeatable
 from keras_opt.models.reestimate_batch_norm import reestimate_batch_norm as reestimate
 from keras_opt.training.averaging import WeightAverager
@@ -241,7 +241,7 @@ class WeightAveraging(keras.callbacks.Callback):
 
 
 def _statistics_of(model: keras.Model) -> list[keras.Variable]:
-    norms = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = norms_in(model)
     return [statistic for norm in norms for statistic in (norm.moving_mean, norm.moving_variance)]
 
 

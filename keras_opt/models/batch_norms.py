@@ -8,19 +8,23 @@ from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import NoEffectWarning, argument_error
 
 
+def norms_in(model: keras.Layer) -> list[keras.layers.BatchNormalization]:
+    """Each BatchNormalization in `model`, inside of nested models and wrappers too."""
+    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def batch_norms(owner: str, model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Each BatchNormalization in `model`, inside of nested models and wrappers too; warns for `owner` if there is none.
+    """As `norms_in`, for the public function `owner`, in whose name it warns if there is none.
 
     Raises:
         ValueError: `model` is no Keras model or layer.
     """
     if not isinstance(model, keras.Layer):
         raise argument_error(owner, "model", model, "a Keras model", "Load or build one with keras.")
-    layers = all_layers(model)
-    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = norms_in(model)
     if not norms:
         warnings.warn(
-            f"{owner}: none of the {len(layers)} layers of model {model.name!r} is a BatchNormalization.",
+            f"{owner}: none of the {len(all_layers(model))} layers of model {model.name!r} is a BatchNormalization.",
             NoEffectWarning,
             stacklevel=3,
         )

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least
+from keras_opt.models.batch_norms import norms_in
 from keras_opt.models.batches import batches_of, check_inputs
 
 
@@ -70,7 +70,7 @@ def reestimate_batch_norm(model: keras.Model, dataset: Any, steps: int | None = 
         raise argument_error("reestimate_batch_norm", "dataset", dataset, "not empty", cure)
     norms = _trained_norms(model, first)
     if not norms:
-        present = ", ".join(norm.name for norm in _norms(model)) or "none"
+        present = ", ".join(norm.name for norm in norms_in(model)) or "none"
         warnings.warn(
             f"reestimate_batch_norm: model {model.name!r} has no BatchNormalization that training would update; those "
             f"that are there, frozen or called with training=False: {present}.",
@@ -112,10 +112,6 @@ class Moments:
         return self.squares / self.count
 
 
-def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
-
-
 def _trained_norms(model: keras.Model, x: Any) -> list[keras.layers.BatchNormalization]:
     """The norms that a training step updates: it is traced, and not run."""
     trained = []
@@ -126,7 +122,7 @@ def _trained_norms(model: keras.Model, x: Any) -> list[keras.layers.BatchNormali
         return training
 
     def step(x):
-        with _intercepted(_norms(model), note), keras.StatelessScope():
+        with _intercepted(norms_in(model), note), keras.StatelessScope():
             model(x, training=True)
 
     tf.function(step, autograph=False).get_concrete_function(x)
