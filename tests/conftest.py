@@ -1,5 +1,6 @@
 """Settings for every test: a quiet, CPU-only TensorFlow, one thread a worker, and a fixed seed."""
 
+import gc
 import os
 import sys
 
@@ -13,6 +14,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 # Two logical CPUs stand for two devices. TensorFlow wants to know before it starts.
 tf.config.set_logical_device_configuration(
@@ -22,6 +24,17 @@ tf.config.set_logical_device_configuration(
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the repeated tests at their full count")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked `full`, unless asked for."""
+    if config.getoption("full"):
+        return
+    kept, left_out = [], []
+    for item in items:
+        (left_out if item.get_closest_marker("full") else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +47,26 @@ def _close_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_gradients():
+    """Let go of the graphs that TensorFlow (2.21) keeps for ever.
+
+    Of every training step that Keras traces, a table of gradients holds the graph: 2 MB a fit, gigabytes in all.
+    """
+    yield
+    table = getattr(ops.gradient_registry, "_registry", {})
+    for name in [name for name in table if name.startswith("CustomGradient-")]:
+        del table[name]
+
+
+@pytest.fixture
+def collect_garbage():
+    """`gc.collect` for what the test made; what earlier tests left would take seconds to go through."""
+    gc.freeze()
+    yield gc.collect
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,11 @@ def check_hookable(
             "StepHooks: Keras cannot accumulate gradients over several replicas. Leave gradient_accumulation_steps out "
             "of the optimizer and use the callback GradientAccumulation."
         )
+    if replicas > 1 and any(each.use_ema and each.ema_overwrite_frequency for each in (unscaled, *parts(unscaled))):
+        raise RuntimeError(
+            "StepHooks: Keras cannot overwrite the weights by their averages over several replicas. Leave "
+            "ema_overwrite_frequency out of the optimizer, or use the callback WeightAveraging instead of use_ema."
+        )
     if model.steps_per_execution > 1 and replicas > 1:
         raise RuntimeError(
             f"StepHooks: Keras cannot run several steps in one execution over several replicas. Received: "

@@ -45,8 +45,9 @@ class StepHooks:
     Raises:
         TypeError: `model` is no compiled Keras model.
         RuntimeError: As a plugin comes: `apply` of the optimizer is not Keras's own; Keras has moved a method that is
-            hooked; or, over several replicas, the optimizer accumulates or `steps_per_execution` is above 1, both of
-            which Keras cannot do. In the first step: `train_step` gives the optimizer two sets of variables in turn.
+            hooked; or, over several replicas, the optimizer accumulates or has an `ema_overwrite_frequency`, or
+            `steps_per_execution` is above 1, none of which Keras can do. In the first step: `train_step` gives the
+            optimizer two sets of variables in turn.
 
     Cost: one trace of the step, however many the plugins; no second backward pass.
 
@@ -85,7 +86,11 @@ class StepHooks:
         """The hub of `model`: the one that is there, else a new one."""
         hub = cls._present(model)
         if hub is not None and hub._step.outer_optimizer is not model.optimizer:  # the model was compiled anew
+            is_in_use = bool(hub.plugins) and is_in_mid_fit(model)
             hub.detach()
+            if is_in_use:
+                _warn_of_new_compile()
+                model.make_train_function()  # the `fit` that is running calls it next
             hub = None
         return hub or cls(model)
 
@@ -240,11 +245,7 @@ class StepHooks:
 
     def _run_step(self, data: Any) -> dict[str, Any]:
         if self.model.optimizer is not self._step.outer_optimizer:
-            warnings.warn(
-                "StepHooks: the model was compiled anew while plugins were attached; they no longer act on it.",
-                NoEffectWarning,
-                stacklevel=2,
-            )
+            _warn_of_new_compile()
             return self._train_step(data)
         try:
             return self._step.run(self._train_step, data)
@@ -262,6 +263,15 @@ class StepHooks:
         if self._of_fit and all(fit is beginning for fit in running_fits(self.model)):
             past = self._of_fit.difference(self._kept)
             self.reduce_to([plugin for plugin in self.plugins if plugin not in past])
+
+
+def _warn_of_new_compile() -> None:
+    warnings.warn(
+        "StepHooks: the model was compiled anew while callbacks of keras_opt were acting in its step; they no longer "
+        "act. Compile before `fit`.",
+        NoEffectWarning,
+        stacklevel=3,
+    )
 
 
 def has_own_train_step(model: keras.Model) -> bool:

@@ -1,6 +1,10 @@
-"""Every callback, criterion and schedule in every mode of stock `fit`."""
+"""Every callback, criterion and schedule in every mode of stock `fit`.
+
+By default the two special ways to run a step are swept at once; with `--full` also each by itself, with a second fit.
+"""
 
 import copy
+import functools
 
 import keras
 import pytest
@@ -10,53 +14,75 @@ import keras_opt
 
 ROWS = rows(InFit)
 SERIALISABLE = {name: row for name, row in ROWS.items() if hasattr(row.make, "get_config")}
-MODES = {
-    "plain": {},
-    "jit": {"jit_compile": True},
-    "steps_per_execution 8": {"steps_per_execution": 8},
-}
+JIT, STEPS = {"jit_compile": True}, {"steps_per_execution": 8}
+MODES = {"jit, steps_per_execution 8": JIT | STEPS}
+MORE_MODES = {"jit": JIT, "steps_per_execution 8": STEPS}
 
-sweep = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+sweep = pytest.mark.parametrize("name", ROWS)
 
 
-@sweep
-@pytest.mark.parametrize("settings", MODES.values(), ids=MODES)
-def test_it_has_an_effect_in_two_fits_one_after_the_other(row, settings):
-    used = made(row)
-    first = fit(row, used, **settings)
-    assert row.effect(first)
-    assert row.effect(fit(row, used, model=first.model, **settings))
+def pytest_generate_tests(metafunc):
+    if "settings" in metafunc.fixturenames:
+        modes = MODES | (MORE_MODES if metafunc.config.getoption("full") else {})
+        metafunc.parametrize("settings", modes.values(), ids=modes)
 
 
-@sweep
-def test_it_has_an_effect_in_half_precision(row):
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        assert row.effect(fit(row, made(row)))
-    finally:
-        keras.config.set_dtype_policy("float32")
-
-
-@sweep
-def test_it_goes_on_with_a_model_that_was_saved_and_loaded(row, tmp_path):
-    fit(row, made(row)).model.save(tmp_path / "model.keras")
-    loaded = keras_opt.load_model(tmp_path / "model.keras")
-    assert row.effect(fit(row, made(row), model=loaded))
-
-
-@sweep
-def test_its_arguments_are_left_as_they_were(row):
+@functools.cache
+def first_fit(name):
+    """The arguments of a row and a plain fit with what it describes: made once for the tests that go on from it."""
+    row = ROWS[name]
     arguments = copy.deepcopy(row.arguments)
-    before = copy.deepcopy(row.arguments)
-    plain = {name: value for name, value in arguments.items() if type(value).__eq__ is not object.__eq__}
-    fit(row, row.make(**arguments))
-    assert plain == {name: before[name] for name in plain}
+    return arguments, fit(row, row.make(**arguments))
+
+
+def from_config(used):
+    return keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(used))
+
+
+@sweep
+def test_it_has_an_effect_and_leaves_its_arguments_as_they_were(name):
+    arguments, fitted = first_fit(name)
+    assert ROWS[name].effect(fitted)
+    plain = {key: value for key, value in arguments.items() if type(value).__eq__ is not object.__eq__}
+    assert plain == {key: ROWS[name].arguments[key] for key in plain}
 
 
 @pytest.mark.parametrize("row", SERIALISABLE.values(), ids=SERIALISABLE)
 def test_its_config_round_trip(row):
     used = made(row)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(used))
+    again = from_config(used)
     assert type(again) is type(used)
     assert again.get_config() == used.get_config()
-    assert row.effect(fit(row, again))
+
+
+@sweep
+def test_it_goes_on_when_it_and_the_model_were_saved_and_loaded(name, tmp_path):
+    row = ROWS[name]
+    first_fit(name)[1].model.save(tmp_path / "model.keras")
+    loaded = keras_opt.load_model(tmp_path / "model.keras")
+    again = from_config(made(row)) if name in SERIALISABLE else made(row)
+    assert row.effect(fit(row, again, model=loaded))
+
+
+@sweep
+def test_it_has_an_effect_in_a_second_fit(name):
+    fitted = first_fit(name)[1]
+    assert ROWS[name].effect(fit(ROWS[name], fitted.used, model=fitted.model))
+
+
+@sweep
+def test_it_has_an_effect_in_a_mode(name, settings, request):
+    row = ROWS[name]
+    fitted = fit(row, made(row), **settings)
+    assert row.effect(fitted)
+    if request.config.getoption("full"):
+        assert row.effect(fit(row, fitted.used, model=fitted.model, **settings))
+
+
+@sweep
+def test_it_has_an_effect_in_half_precision(name):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        assert ROWS[name].effect(fit(ROWS[name], made(ROWS[name])))
+    finally:
+        keras.config.set_dtype_policy("float32")

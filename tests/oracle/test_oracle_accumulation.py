@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from full_rows import few, full
 from oracle_models import build, data, dataset, deviation, eager_fit, float64, weight_change
 
 from keras_opt.callbacks import GradientAccumulation, GradientClipping
@@ -93,7 +94,9 @@ def deviation_of_keras(optimizer, samples, **settings):
     return deviation(weight_change(ours, "sequential"), weight_change(theirs, "sequential"))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer", few(OPTIMIZERS, "sgd", "adam", "clipnorm", "schedule", "ema_overwrite", "loss_scale_factor")
+)
 def test_every_optimizer_clip_mode_and_schedule(optimizer):
     with float64():
         assert deviation_from_big_batch("sequential", optimizer, 42) < EXACT
@@ -107,7 +110,9 @@ def test_every_mode_of_fit(mode, request):
             assert deviation_from_big_batch("sequential", OPTIMIZERS[name], 42, mode=mode) < EXACT, name
 
 
-@pytest.mark.parametrize("kind", ["deferred", "functional", "subclassed", "frozen", "shared_layer", "two_outputs"])
+@pytest.mark.parametrize(
+    "kind", ["deferred", "frozen", "two_outputs", *map(full, ["functional", "subclassed", "shared_layer"])]
+)
 def test_every_kind_of_model(kind):
     with float64():
         assert deviation_from_big_batch(kind, adam) < EXACT
@@ -120,7 +125,8 @@ def test_a_variable_without_a_gradient():
 
 
 def test_two_replicas_equal_the_big_batch_of_one_device(two_replicas, request):
-    names = OPTIMIZERS if request.config.getoption("full") else ["global_clipnorm", "clipnorm", "schedule"]
+    names = [*OPTIMIZERS] if request.config.getoption("full") else ["global_clipnorm", "schedule"]
+    names = [name for name in names if name != "ema_overwrite"]  # plain Keras fails with it over replicas
     with float64():
         for name in names:
             assert deviation_from_big_batch("sequential", OPTIMIZERS[name], strategy=two_replicas, epochs=2) < EXACT
@@ -137,7 +143,7 @@ def test_the_sum_of_two_replicas(two_replicas):
         assert deviation_from_big_batch("sequential", slow, 43, strategy=two_replicas, epochs=2, loss=summed) < EXACT
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [full(1), 2])
 def test_an_embedding_with_repeated_ids_and_adam_equals_the_dense_loop(replicas, two_replicas):
     with float64():
         x, y = data("embedding")
@@ -163,7 +169,7 @@ def test_several_optimizers_in_one():
 
 
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight"])
-@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "sample_weight"])
+@pytest.mark.parametrize("weighted", few({"unweighted": False, "sample_weight": True}, "sample_weight"))
 def test_every_reduction_with_and_without_sample_weights(reduction, weighted):
     with float64():
         x, y = data("sequential", 42)
@@ -172,7 +178,7 @@ def test_every_reduction_with_and_without_sample_weights(reduction, weighted):
         assert deviation_from_big_batch("sequential", slow, arrays=arrays, loss=loss) < EXACT
 
 
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("reduction", ["mean_with_sample_weight", full("sum_over_batch_size"), full("sum")])
 def test_class_weights(reduction):
     with float64():
         x, y = data("sequential", 42)
@@ -188,7 +194,7 @@ def test_two_outputs_of_unlike_losses_and_weights():
         assert deviation_from_big_batch("two_outputs", adam, 42, loss=losses, loss_weights=[1.0, 0.3]) < EXACT
 
 
-@pytest.mark.parametrize("strategy", [None, "two_replicas"])
+@pytest.mark.parametrize("strategy", [full(None), "two_replicas"])
 def test_weight_regularizers_beside_a_mean(strategy, request):
     class Regularized(keras.Model):
         def __init__(self):
@@ -215,7 +221,7 @@ def test_weight_regularizers_beside_a_mean(strategy, request):
 # --- epochs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["plain", "steps_per_execution 8"])
+@pytest.mark.parametrize("mode", [full("plain"), "steps_per_execution 8"])
 def test_validation_sees_the_weights_of_the_big_batch(mode):
     histories = []
     with float64():
@@ -232,7 +238,7 @@ def test_validation_sees_the_weights_of_the_big_batch(mode):
     assert np.allclose(ours["val_loss"], theirs["val_loss"], rtol=EXACT, atol=0)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [full(1), 2])
 def test_a_schedule_of_steps_equals_batches_that_grow(replicas, two_replicas):
     with float64():
         x, y = data("sequential", 44)
@@ -266,7 +272,7 @@ CLIPPING = {
 }
 
 
-@pytest.mark.parametrize("limit", CLIPPING.values(), ids=CLIPPING)
+@pytest.mark.parametrize("limit", few(CLIPPING, "adaptive", "percentile"))
 def test_gradient_clipping_clips_what_was_gathered(limit):
     with float64():
         x, y = data("sequential", 42)
@@ -283,7 +289,7 @@ def test_gradient_clipping_clips_what_was_gathered(limit):
 # --- LossScaleOptimizer --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [full(1), 2])
 def test_half_precision_with_a_loss_scale_is_within_2e_3(replicas, two_replicas):
     def scaling():
         return keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=8.0)
@@ -296,7 +302,7 @@ def test_half_precision_with_a_loss_scale_is_within_2e_3(replicas, two_replicas)
         keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("mode", ["plain", "steps_per_execution 8"])
+@pytest.mark.parametrize("mode", [full("plain"), "steps_per_execution 8"])
 def test_a_micro_batch_that_overflows_is_left_out(mode):
     def scaling():
         return keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=8.0)
@@ -312,7 +318,7 @@ def test_a_micro_batch_that_overflows_is_left_out(mode):
         assert deviation(weight_change(ours, "sequential"), weight_change(theirs, "sequential")) < EXACT
 
 
-@pytest.mark.parametrize("row", [4, 7], ids=["first replica", "second replica"])
+@pytest.mark.parametrize("row", few({"first replica": 4, "second replica": 7}, "second replica"))
 def test_an_overflow_on_one_replica_leaves_the_micro_batch_out_on_both(row, two_replicas):
     def scaling():
         return keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=8.0)
@@ -336,9 +342,9 @@ def test_an_overflow_on_one_replica_leaves_the_micro_batch_out_on_both(row, two_
     [
         ("left-over micro-batches are neither used nor forgotten", 44, sgd, "sum_over_batch_size"),
         ("a schedule counts micro-batches", 48, decaying, "sum_over_batch_size"),
-        ("a sum becomes a mean", 48, slow, "sum"),
-        ("a short micro-batch counts like a full one", 46, sgd, "sum_over_batch_size"),
-        ("the average decays with micro-batches", 48, OPTIMIZERS["use_ema"], "sum_over_batch_size"),
+        full("a sum becomes a mean", 48, slow, "sum"),
+        full("a short micro-batch counts like a full one", 46, sgd, "sum_over_batch_size"),
+        full("the average decays with micro-batches", 48, OPTIMIZERS["use_ema"], "sum_over_batch_size"),
     ],
 )
 def test_what_keras_gives_with_gradient_accumulation_steps(fault, samples, optimizer, reduction):

@@ -76,6 +76,15 @@ def test_accumulation_of_keras_over_replicas_is_refused(two_replicas):
     assert "train_step" not in vars(model)
 
 
+def test_overwriting_weights_by_averages_over_several_replicas_is_refused(two_replicas):
+    """Plain Keras fails in the first trace, with "merge_call called while defining a new graph"."""
+    with two_replicas.scope():
+        model = line(keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2))
+    with pytest.raises(RuntimeError, match="Leave ema_overwrite_frequency out of the optimizer"):
+        StepHooks.of(model).add(Scaling())
+    assert "train_step" not in vars(model)
+
+
 def test_several_steps_in_an_execution_over_several_replicas_are_refused(two_replicas):
     """Plain Keras fails in the first execution, with "You must feed a value for placeholder tensor"."""
     with two_replicas.scope():
