@@ -13,7 +13,13 @@ from keras_opt.callbacks.backup.data_position import EPOCHS, DataPosition
 from keras_opt.callbacks.backup.fingerprint import differences, fingerprint, settings
 from keras_opt.callbacks.backup.finished import clear_if_finished, note_finished, trainings_before
 from keras_opt.callbacks.backup.keras_states import is_known, state_of
-from keras_opt.callbacks.backup.training_state import is_built_for, put_back, state_of_training, unbuilt_optimizers
+from keras_opt.callbacks.backup.training_state import (
+    has_outgrown,
+    is_built_for,
+    put_back,
+    state_of_training,
+    unbuilt_optimizers,
+)
 from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.siblings import callback_list
 from keras_opt.core.errors import InputError, argument_error, check_at_least, check_positive
@@ -26,7 +32,7 @@ _SHARE = 0.01
 _FIRST_AFTER_SECONDS = 30.0
 
 # The layout of a backup.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -50,12 +56,12 @@ class BackupAndRestore(keras.callbacks.Callback):
     of the first batch are alike: then batches are drawn and discarded up to the place (the two draws move the order of
     a set that reshuffles itself on). What is shuffled without a seed (its own, or `keras.utils.set_random_seed`) sees
     each example once in the epoch, and is shuffled anew later. With all other data (generators, `PyDataset`,
-    `shuffle="batch"`), and under a strategy with several replicas, an epoch begins again, and a warning says so: before
-    training, or, where TensorFlow finds out only then, at the first backup within an epoch. A validation set must keep
-    one order.
+    `shuffle="batch"`, a `cache()` zipped with a shuffled set), and under a strategy with several replicas, an epoch
+    begins again, and a warning says so: before training, or, where TensorFlow finds out only then, at the first backup
+    within an epoch. A validation set must keep one order.
 
-    When. At the begin of each epoch but the first, at the end of training, and within an epoch whenever the time that
-    all backups so far have taken is below 1% of the time of training.
+    When. At the begin of each epoch, before the first batch too, at the end of training, and within an epoch whenever
+    the time that all backups so far have taken is below 1% of the time of training.
 
     Args:
         backup_dir: The folder of this training and of no other.
@@ -72,8 +78,9 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     Raises:
         InputError: An argument is out of its range; as `fit` begins: the folder cannot be written, its backup is that
-            of another model or of other data (the message says what differs), or an optimizer of the model's own is not
-            built.
+            of another model or of other data (the message says what differs; one from before the first batch holds no
+            work, and is replaced), or an optimizer of the model's own is not built, with `run_eagerly` or several
+            replicas.
         RuntimeError: It is not `fit` that trains; Keras's `BackupAndRestore` is in the list too.
 
     Warns:
@@ -81,8 +88,10 @@ class BackupAndRestore(keras.callbacks.Callback):
             was damaged; a backup could not be written, and training goes on; the learning rate or the loss was another
             one as the training began, or several trainings share the folder.
 
-    Cost: one file of the size of all variables, the optimizer's included, and of the shuffle buffer of the data,
-        written and synchronised at each backup (`benchmarks/results/backup.json`); twice that on disk.
+    Cost: one file of the size of all variables, the optimizer's included, and of the shuffle buffer of the data (and of
+        what a `cache()` in memory holds above a shuffle), written and synchronised at each backup
+        (`benchmarks/results/backup.json`); twice that on disk. The first one comes before the first batch, so a
+        training of a few seconds pays for at least two.
 
     Example:
         >>> import keras, keras_opt, numpy as np, tempfile
@@ -161,7 +170,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             "settings": settings(self.model),
             "trainings_before": trainings_before(self._folder),
         }
-        self._is_first_epoch, self._epoch = True, 0
+        self._has_trained, self._epoch = False, 0
         self._executions = self._batches_since = 0
         self._began = self._last = time.perf_counter()
         self._spent = self._cost = 0.0
@@ -169,11 +178,14 @@ class BackupAndRestore(keras.callbacks.Callback):
         if self._restored is not None:
             self._warn_of_changes()
             at = self._restored["at"]
-            self.model._initial_epoch = self.params["epochs"] if at["stopped"] else at["epoch"]
+            first_epoch = _FirstEpoch(self.params["epochs"] if at["stopped"] else at["epoch"])
+            first_epoch.set_model(self.model)
+            callback_list(self).callbacks.append(first_epoch)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.model._initial_epoch = None
         self._epoch, self._executions = epoch, 0
+        self._forget_what_is_outgrown()
         if self._restored is not None:
             self._tell_where(epoch, self._restore())
             if self._restored["data"] is not None:
@@ -188,9 +200,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             # Again: what callbacks do where an epoch begins, they had done before the backup.
             self._restore()
             self._restored = None
-        elif (is_first and not self._is_first_epoch) or self._is_due():
+        elif is_first or self._is_due():
             self._back_up_here(is_first)
-        self._is_first_epoch = False
+        self._has_trained = True
         self._executions += 1
         self._batches_since += self.model.steps_per_execution
 
@@ -205,8 +217,8 @@ class BackupAndRestore(keras.callbacks.Callback):
                     f"This training had come to its end before: all is as in {self.backup_dir}, and nothing is trained."
                     " Delete that folder to train anew."
                 )
-        else:
-            self._back_up({"epoch": self._epoch + 1, "stopped": self.model.stop_training}, None, True)
+        elif self._has_trained:
+            self._back_up(self._epoch + 1, None, is_epoch=True)
         note_finished(self._folder, is_removable=self.delete_checkpoint)
 
     # --- backup ------------------------------------------------------------------------------------------------------
@@ -231,15 +243,19 @@ class BackupAndRestore(keras.callbacks.Callback):
             self._warn_of_disk(error)
             return
         if data is None:
-            self._warn_of_epochs()
+            if self._data.way == EPOCHS:
+                self._warn_of_epochs()
             return
-        self._back_up({"epoch": self._epoch, "stopped": False}, data, is_epoch)
+        self._back_up(self._epoch, data, is_epoch)
         self._batches_since, self._last = 0, time.perf_counter()
         self._spent += self._last - began
         if not is_epoch:  # these also save what the data have shuffled
             self._cost = self._last - began
 
-    def _back_up(self, at: dict[str, Any], data: dict[str, Any] | None, is_epoch: bool) -> None:
+    def _back_up(self, epoch: int, data: dict[str, Any] | None, is_epoch: bool) -> None:
+        """Write a backup from which `epoch` goes on at the place `data`; `None` of the end of training."""
+        is_stopped = data is None and self.model.stop_training
+        at = {"epoch": epoch, "stopped": is_stopped, "has_trained": self._has_trained}
         training = state_of_training(self.model, self._others)
         try:
             self._folder.write({**self._head, "at": at, "data": data, "training": training}, is_epoch)
@@ -269,8 +285,8 @@ class BackupAndRestore(keras.callbacks.Callback):
                 differing.append("the first batch of an epoch is another one")
             if not differing:
                 return state
-            if self._folder.is_done and self.delete_checkpoint:
-                self._folder.clear()
+            if not state["at"]["has_trained"] or (self._folder.is_done and self.delete_checkpoint):
+                self._folder.clear()  # nothing is lost
                 self._folder.check_writable()
                 return None
             raise self._refusal(f"is another one's: {'; '.join(differing)}")
@@ -281,6 +297,16 @@ class BackupAndRestore(keras.callbacks.Callback):
             "BackupAndRestore: argument `backup_dir` must be the folder of this training. Received: backup_dir="
             f"{str(self.backup_dir)!r}, whose backup {reason}. Give another folder, or delete this one to train anew."
         )
+
+    def _forget_what_is_outgrown(self) -> None:
+        """A backup of the begin has no values for what the first step makes, which this process may have made."""
+        if self._restored is None or self._restored["at"]["has_trained"]:
+            return
+        if has_outgrown(self.model, self._restored["training"]):
+            _warn("the backup is from before this model's first step, which it has made: training begins anew with it.")
+            self._restored = None
+            self._folder.clear()
+            self._folder.check_writable()
 
     def _restore(self) -> list[str]:
         """Put everything back; the classes of the callbacks that the backup knows nothing of."""
@@ -306,10 +332,11 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def _check_optimizers(self) -> None:
         unbuilt = unbuilt_optimizers(self.model)
-        if unbuilt:
+        if unbuilt and (self.model.run_eagerly or self.model.distribute_strategy.num_replicas_in_sync > 1):
             raise InputError(
-                f"BackupAndRestore: the optimizers {', '.join(unbuilt)} of the model are not built, so their state "
-                f"could not be put back. Call `model.{unbuilt[0]}.build(variables)` before `fit`."
+                f"BackupAndRestore: the optimizers {', '.join(unbuilt)} of the model are not built, and only a trace "
+                "of the step on one device can build them for their state to be put back. Call "
+                f"`model.{unbuilt[0]}.build(variables)` before `fit`."
             )
 
     def _warn_of_changes(self) -> None:
@@ -342,6 +369,17 @@ class BackupAndRestore(keras.callbacks.Callback):
                 f"what {', '.join(unknown)} remember is not saved. Give them the methods "
                 "state_dict() and load_state_dict(state), or see that they begin well in the middle of a training.",
             )
+
+
+class _FirstEpoch(keras.callbacks.Callback):
+    """Tells `fit` its first epoch once all other callbacks have begun: one that raises leaves the model as it was."""
+
+    def __init__(self, epoch: int):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._initial_epoch = self.epoch
 
 
 def _warn(message: str) -> None:

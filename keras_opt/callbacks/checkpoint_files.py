@@ -62,6 +62,18 @@ class CheckpointFiles:
         self._keep = keep
         self.files: list[CheckpointFile] = []
 
+    def begin(self, temporary: Path, mode: str) -> None:
+        """Note that `temporary` is being written, so that what a kill leaves of it can be told from other files."""
+        index = self._read_index()
+        entry = index.get(self._name) or self._entry(mode)
+        self._write(index | {self._name: entry | {"writing": self._relative(str(temporary))}})
+
+    def remove_unfinished(self) -> None:
+        """Remove the file that an earlier training with this `filepath` was writing when it was killed."""
+        unfinished = self._read_index().get(self._name, {}).get("writing")
+        if unfinished is not None:
+            (self.folder / unfinished).unlink(missing_ok=True)
+
     def add(self, path: str, epoch: int, batch: int | None, value: float | None, mode: str) -> None:
         """Note that `path` was written, write the index, and delete the files that no longer stay."""
         date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -113,15 +125,20 @@ class CheckpointFiles:
         return index
 
     def _write_index(self, mode: str) -> None:
+        self._write(self._read_index() | {self._name: self._entry(mode)})
+
+    def _entry(self, mode: str) -> dict[str, Any]:
         best, last = self.best(mode), self.last
-        entry = {
+        return {
             "monitor": self._monitor,
             "mode": mode,
             "best": None if best is None else self._relative(str(best)),
             "last": None if last is None else self._relative(str(last)),
             "files": self.state_dict(),
+            "writing": None,
         }
-        index = self._read_index() | {self._name: entry}
+
+    def _write(self, index: dict[str, Any]) -> None:
         write_atomic(self.folder / INDEX_NAME, json.dumps(index, indent=1, allow_nan=False) + "\n")
 
 

@@ -43,7 +43,9 @@ class EarlyStopping(keras.callbacks.Callback):
     Args:
         monitor: A name in the logs, or a criterion, which then says all of the five arguments marked *.
         min_delta: * Float; a smaller change is no improvement. Default 0.
-        patience: * Int of at least 0, epochs without improvement that are endured. Default 0.
+        patience: * Int of at least 0, epochs without improvement that are endured. Default 0. With `OneCycle` let it
+            cover the rise of the rate (`warmup_fraction` of the training), in which losses often stand still or grow;
+            the best epochs come at the end.
         verbose: 1 prints why training stopped.
         mode: * `"auto"`, `"min"` or `"max"`; `"auto"` asks the name, then the compiled metric of that name.
         baseline: * A value that must be beaten for patience to start anew.
@@ -318,7 +320,8 @@ class EarlyStopping(keras.callbacks.Callback):
             seconds_per_epoch: Seconds of an epoch, for `TimeBudget` and `Plateau(patience_unit="second")`.
 
         Returns:
-            A named tuple of `epoch` (from 0; `None` if it would not have stopped), `reason`, `best_epoch` and `best`.
+            A `Replay`: a named tuple of `epoch` and `best_epoch` (from 0, as in `history.epoch`; `None` if it would not
+            have stopped), `reason` and `best`. Print it for a sentence, where epochs count from 1 as in `reason`.
 
         Raises:
             ValueError: A monitored name is not in the history, its direction is not known, or a criterion counts

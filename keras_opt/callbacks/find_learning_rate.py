@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_opt.callbacks.range_test import RangeTest
 from keras_opt.callbacks.range_test_result import RangeTestResult, growing_rates
 from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, check_fraction, check_positive
-from keras_opt.core.progress import Progress
+from keras_opt.core.progress import Progress, check_progress
 from keras_opt.training.step_hooks import StepHooks
 
 _OWNER = "find_learning_rate"
@@ -70,12 +70,14 @@ def find_learning_rate(
             batches.
         smoothing: Fraction in [0, 1), the momentum of the moving average of the loss. Default 0.8, about five updates.
         consume: Whether a generator may be read, whose batches are then lost to the training.
-        progress: Where to show progress; a bar or plain lines on standard error by default.
+        progress: Where to show progress; a bar or plain lines on standard error by default,
+            `keras_opt.core.progress.Progress(quiet=True)` for none.
 
     Returns:
         A `RangeTestResult` with `.suggestion`, `.curve` and `.plot()`; print it to read what was seen.
 
     Raises:
+        TypeError: `progress` is no `Progress`.
         ValueError: An argument is out of its range, `x` is a generator or has no batch, or the model's step reports no
             loss.
         RuntimeError: Callbacks are attached to the model.
@@ -100,6 +102,7 @@ def find_learning_rate(
         True
     """
     _check_arguments(batch_size, min_learning_rate, max_learning_rate, steps, smoothing)
+    check_progress(_OWNER, progress)
     _check_model(model)
     data = _data_of_fit(x, y, batch_size, sample_weight, class_weight, steps, consume)
     rates = growing_rates(min_learning_rate, max_learning_rate, steps)
@@ -113,8 +116,8 @@ def find_learning_rate(
     result = RangeTestResult(rates, np.array(test.losses), smoothing)
     if result.suggestion is None:
         warnings.warn(
-            f"{_OWNER}: there is no learning rate to suggest: {result.reason}. See .plot(); check the targets and the "
-            "loss, or test other rates, more steps or larger batches.",
+            f"{_OWNER}: there is no learning rate to suggest: {result.reason}. Draw the curve; check the targets and "
+            "the loss, or test other rates, more steps or larger batches.",
             NoEffectWarning,
             stacklevel=2,
         )

@@ -1,15 +1,17 @@
 """Fine-tuning from the head down: layers are unfrozen as the epochs of one `fit` go by."""
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.callbacks.siblings import siblings
 from keras_opt.callbacks.unfreezing_entries import layers_by_entry, variables_by_entry
-from keras_opt.core.errors import InputError, argument_error, check_at_least, is_number
+from keras_opt.core.errors import InputError, argument_error, is_number
 from keras_opt.core.optimizers import inner, parts
-from keras_opt.core.trainable_flags import let_train
+from keras_opt.core.trainable_flags import let_train, without_batch_norm
 from keras_opt.training.callers import is_called_by_evaluation
 from keras_opt.training.group_rates import GroupRates, RateGroup
 from keras_opt.training.step_hooks import StepHooks
@@ -34,9 +36,10 @@ class GradualUnfreezing(keras.callbacks.Callback):
     rates of all layers alike.
 
     Layers that no entry so far names are frozen, whatever `trainable` was before; BatchNorm layers among them use, and
-    keep, their statistics. To keep those also later, as is best for small batches, build the model with
-    `base(x, training=False)`. The kernels that `enable_lora` has frozen stay frozen. After `fit` all flags stay as the
-    last epoch had them, and the optimizer has one rate again.
+    keep, their statistics. With `freeze_batch_norm=True` they do so to the end, as is best for small batches; a
+    backbone that is called as `base(x, training=False)` does not, for `fit` overrides that. The kernels that
+    `enable_lora` has frozen stay frozen. After `fit` all flags stay as the last epoch had them, and the optimizer has
+    one rate again.
 
     A word in `schedule` names layers, with all that is in them, nested models too:
 
@@ -51,6 +54,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         schedule: From epochs (int, from 0 as in `initial_epoch`; one must be 0) to a word or a list of words.
         lr_decay: By how much the rate of an entry's layers is lower than that of the entry before; a float of at least
             1, or `None` for one rate. Default 2.6, as in the paper.
+        freeze_batch_norm: Whether BatchNorm layers stay frozen, whatever names them. Default `False`.
 
     Raises:
         ValueError: An argument is out of its range; a word fits no layer; an entry adds no weights to those before; the
@@ -72,13 +76,19 @@ class GradualUnfreezing(keras.callbacks.Callback):
         >>> unfreeze = keras_opt.callbacks.GradualUnfreezing({0: "head", 3: "block5", 5: "all"}, lr_decay=2.6)
     """
 
-    def __init__(self, schedule: Mapping[int, str | Sequence[str]], lr_decay: float | None = 2.6):
+    def __init__(
+        self,
+        schedule: Mapping[int, str | Sequence[str]],
+        lr_decay: float | None = 2.6,
+        freeze_batch_norm: bool = False,
+    ):
         super().__init__()
         self.schedule = _checked(schedule)
         if lr_decay is not None and not (is_number(lr_decay) and lr_decay >= 1):
             cure = "Give 1 or None for one rate."
             raise argument_error("GradualUnfreezing", "lr_decay", lr_decay, "a number of at least 1, or None", cure)
         self.lr_decay = lr_decay
+        self.freeze_batch_norm = freeze_batch_norm
         self._epochs = list(self.schedule)
         self._layers: list[list[keras.Layer]] = []
         self._variables: list[list[keras.Variable]] = []
@@ -99,8 +109,12 @@ class GradualUnfreezing(keras.callbacks.Callback):
         super().set_model(model)
         if is_called_by_evaluation(model):
             return
+        if any(isinstance(each, GradualUnfreezing) and each is not self for each in siblings(self) or ()):
+            raise RuntimeError("GradualUnfreezing: two of them would act on this model. Leave one out.")
         _check_model(model)
         self._layers = layers_by_entry(model, self.schedule)
+        if self.freeze_batch_norm:
+            self._layers = [without_batch_norm(layers) for layers in self._layers]
         self._variables = variables_by_entry(model, self._layers, self.schedule)
         if model.optimizer.built:
             _check_optimizer_knows(model, self._variables)
@@ -171,12 +185,13 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
 def _checked(schedule: Any) -> dict[int, list[str]]:
     """`schedule` in the order of its epochs, with lists of words."""
-    must_be = "a dict from epochs to names of layers"
+    must_be = "a dict from epochs, integers of at least 0, to names of layers"
     cure = 'Give for example {0: "head", 3: "block5", 5: "all"}.'
     if not isinstance(schedule, Mapping) or not schedule:
         raise argument_error("GradualUnfreezing", "schedule", schedule, must_be, cure)
     for epoch in schedule:
-        check_at_least("GradualUnfreezing", "schedule's epoch", epoch, 0)
+        if not isinstance(epoch, numbers.Integral) or isinstance(epoch, bool) or epoch < 0:
+            raise argument_error("GradualUnfreezing", "schedule", schedule, must_be, f"{epoch!r} is no epoch. {cure}")
     if 0 not in schedule:
         cure = "Something must train from epoch 0 on; " + cure[0].lower() + cure[1:]
         raise argument_error("GradualUnfreezing", "schedule", schedule, must_be + ", one of them 0", cure)

@@ -10,6 +10,7 @@ from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.effective_rates import check_has_second_moment, effective_rates
 from keras_opt.callbacks.log_sources import adds_to_logs, warn_of_early_readers
 from keras_opt.core.axes import plot_axes
+from keras_opt.core.errors import kind_error
 from keras_opt.core.learning_rates import rate_names, rate_of, single_optimizers
 from keras_opt.core.optional import require
 from keras_opt.training.rate_recorder import RateRecorder
@@ -44,6 +45,7 @@ class LearningRateMonitor(keras.callbacks.Callback):
         effective: Whether the effective rates are read too. Default `False`.
 
     Raises:
+        TypeError: `effective` is no bool.
         ValueError: As the fit begins: `effective`, and the optimizer is none of the three. See also
             `keras_opt.training.StepHooks`.
 
@@ -70,6 +72,8 @@ class LearningRateMonitor(keras.callbacks.Callback):
 
     def __init__(self, effective: bool = False):
         super().__init__()
+        if not isinstance(effective, bool):
+            raise kind_error("LearningRateMonitor", "effective", effective, "True or False", "Give one of the two.")
         self.effective = effective
         if not effective:
             self.added_to_logs = ("learning_rate",)
@@ -145,11 +149,12 @@ class LearningRateMonitor(keras.callbacks.Callback):
                 series[f"effective_learning_rate/{layer}"] = np.array(medians)
         return series
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Any = None, label: str = "") -> Any:
         """Draws the rate over the updates; with `effective` also the layers' medians, on a logarithmic axis.
 
         Args:
             ax: Matplotlib axes, `None` for new ones.
+            label: Stands before the names in the legend, to tell several trainings apart on the same axes.
 
         Returns:
             The axes.
@@ -157,14 +162,14 @@ class LearningRateMonitor(keras.callbacks.Callback):
         series = self.series()
         ax = plot_axes(ax, title="Learning rate", xlabel="update", ylabel="learning rate")
         for name in self._names:
-            ax.plot(series["step"], series[name], label=name, linewidth=1)
+            ax.plot(series["step"], series[name], label=f"{label} {name}".lstrip(), linewidth=1)
         if self.effective:
             prefix = "effective_learning_rate/"
             layers = [key for key in series if key.startswith(prefix)]
             by_depth = require("matplotlib").colormaps["viridis"](np.linspace(0, 0.95, len(layers)))
             for key, color in zip(layers, by_depth, strict=True):
-                label = f"effective: {key.removeprefix(prefix)}"
-                ax.plot(series["effective_step"], series[key], label=label, color=color, linewidth=1, marker=".")
+                name = f"{label} effective: {key.removeprefix(prefix)}".lstrip()
+                ax.plot(series["effective_step"], series[key], label=name, color=color, linewidth=1, marker=".")
             ax.set_yscale("log")
         ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
         return ax

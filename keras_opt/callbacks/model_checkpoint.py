@@ -48,11 +48,13 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
     `filepath` of that folder it has
 
         {"monitor": "val_loss", "mode": "min", "best": "03-0.21.keras", "last": "05-0.24.keras",
-         "files": [{"file": "03-0.21.keras", "epoch": 3, "batch": null, "value": 0.21, "date": "..."}, ...]}
+         "files": [{"file": "03-0.21.keras", "epoch": 3, "batch": null, "value": 0.21, "date": "..."}, ...],
+         "writing": null}
 
-    with `value` null where the monitored value was not in the logs or not finite. Only files that this callback has
-    saved are deleted; those of an earlier training stay, and leave the index. With a `filepath` without fields there is
-    one file, written over at each save.
+    with `value` null where the monitored value was not in the logs or not finite. `writing` names a hidden file that is
+    not yet whole: what a kill leaves of it goes when the next training with this `filepath` begins. Only files that
+    this callback has saved are deleted; those of an earlier training stay, and leave the index. With a `filepath`
+    without fields there is one file, written over at each save.
 
     To go on with a training that was broken off, use `BackupAndRestore`: a checkpoint knows nothing of the callbacks.
     List it after `WeightAveraging`, so that it saves the averages.
@@ -161,6 +163,7 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._files.remove_unfinished()
         self._has_validation = has_validation(self.model)
         self._batches_before_epoch = self._batches
 
@@ -197,6 +200,7 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
+            self._files.begin(temporary, self._mode)
             if self.save_weights_only:
                 self.model.save_weights(temporary, overwrite=True)
             else:

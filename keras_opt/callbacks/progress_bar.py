@@ -7,7 +7,7 @@ import keras
 from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.fit_params import epochs_of
 from keras_opt.core.errors import kind_error
-from keras_opt.core.progress import Progress, Stage
+from keras_opt.core.progress import Progress, Stage, check_progress
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -32,9 +32,7 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         if not isinstance(title, str):
             raise kind_error("ProgressBar", "title", title, "a str", "Give the text before the bar.")
-        if progress is not None and not isinstance(progress, Progress):
-            must_be = "a keras_opt.core.progress.Progress or None"
-            raise kind_error("ProgressBar", "progress", progress, must_be, "Leave it out for a bar on standard error.")
+        check_progress("ProgressBar", progress)
         self.title = title
         self.progress = progress or Progress()
         self._stage: Stage | None = None

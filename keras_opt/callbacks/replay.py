@@ -10,7 +10,7 @@ from keras_opt.core.errors import InputError, argument_error
 
 
 class Replay(NamedTuple):
-    """Where a training would have stopped.
+    """Where a training would have stopped; printed, it is a sentence, in which epochs count from 1.
 
     Args:
         epoch: The epoch after which it would have stopped, from 0; `None` if it would have run to its end.
@@ -23,6 +23,12 @@ class Replay(NamedTuple):
     reason: str
     best_epoch: int | None
     best: float | None
+
+    def __str__(self) -> str:
+        best = "" if self.best is None else f" The best value, {self.best:.5g}, is that of epoch {self.best_epoch + 1}."
+        if self.epoch is None:
+            return f"It would not have stopped.{best}"
+        return f"It would have stopped after epoch {self.epoch + 1}: {self.reason}.{best}"
 
 
 class ReplayMeter:
@@ -50,8 +56,8 @@ class ReplayMeter:
 
     def _known(self, what: str, name: str, value: float | None) -> float:
         if value is None:
-            cure = f"Give {name}=."
-            raise argument_error("replay", name, value, f"known: a criterion counts {what}, the history does not", cure)
+            must_be = f"known, for a criterion counts {what}, which a history does not hold"
+            raise argument_error("replay", name, value, must_be, f"Give {name}=, the {what} that one epoch took.")
         return value
 
 

@@ -5,6 +5,7 @@ import time
 import weakref
 from typing import TextIO
 
+from keras_opt.core.errors import kind_error
 from keras_opt.core.optional import require
 
 PLAIN_LINE_SECONDS = 10.0
@@ -44,6 +45,14 @@ class Progress:
     @property
     def _stream(self) -> TextIO:
         return self.file or sys.stderr
+
+
+def check_progress(owner: str, value: object) -> None:
+    """Raise unless `value`, the argument `progress` of `owner`, is a `Progress` or `None`."""
+    if value is None or isinstance(value, Progress):
+        return
+    cure = "Leave it out, or give keras_opt.core.progress.Progress(), with quiet=True for silence."
+    raise kind_error(owner, "progress", value, "a Progress or None", cure)
 
 
 class Stage:

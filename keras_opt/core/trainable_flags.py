@@ -30,6 +30,11 @@ def let_train(model: keras.Model, layers: Collection[keras.Layer]) -> None:
             _freeze([weight for weight in layer.weights if id(weight) not in within])
 
 
+def without_batch_norm(layers: Iterable[keras.Layer]) -> list[keras.Layer]:
+    """Those of `layers` that are no BatchNormalization."""
+    return [layer for layer in layers if not isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def _freeze(weights: Iterable[keras.Variable]) -> None:
     for weight in weights:
         weight.trainable = False

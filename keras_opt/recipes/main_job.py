@@ -12,7 +12,7 @@ import keras
 
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
-from keras_opt.core.progress import Progress
+from keras_opt.core.progress import Progress, check_progress
 from keras_opt.export.latency import benchmark
 from keras_opt.export.tflite import TFLiteExport, to_tflite
 from keras_opt.models.labelled_file import save_labelled
@@ -26,6 +26,7 @@ from keras_opt.recipes.figures import (
     worst_mistakes,
 )
 from keras_opt.recipes.images import Prepared, image_sizes, prepare
+from keras_opt.recipes.networks import check_network
 from keras_opt.recipes.recipe import Recipe
 from keras_opt.recipes.result import Result
 from keras_opt.recipes.run_folder import RunFolder
@@ -59,7 +60,9 @@ def run(recipe: Recipe, progress: Progress | None = None) -> Result:
         >>> result.optimised.device_test_accuracy                               # doctest: +SKIP
         0.885
     """
+    check_progress("run", progress)
     check_device(recipe)
+    check_network(recipe)
     progress = progress or Progress()
     with RunFolder(recipe, image_sizes(recipe)) as folder:
         prepared = prepare(recipe, progress)

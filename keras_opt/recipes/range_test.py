@@ -1,7 +1,7 @@
 """The learning-rate range test of a recipe."""
 
 from keras_opt.callbacks.range_test_result import RangeTestResult
-from keras_opt.core.progress import Progress
+from keras_opt.core.progress import Progress, check_progress
 from keras_opt.recipes.images import prepare
 from keras_opt.recipes.recipe import Recipe
 from keras_opt.recipes.training import Trainer, check_device
@@ -22,6 +22,7 @@ def range_test(recipe: Recipe, progress: Progress | None = None) -> RangeTestRes
     Warns:
         NoEffectWarning: There is no rate to suggest.
     """
+    check_progress("range_test", progress)
     check_device(recipe)
     progress = progress or Progress()
     return Trainer(recipe, prepare(recipe, progress), progress).range_test()

@@ -21,7 +21,8 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
     The high rate in the middle lets a network with BatchNorm reach in a few epochs what a constant rate reaches in
     many; the fall at the end is where most of the accuracy comes, so train to the end of the cycle. It does not suit
-    training of unknown length: the cycle must be known beforehand.
+    training of unknown length: the cycle must be known beforehand. An early stop cuts the fall off; if you want one
+    against divergence, let its patience cover the rise.
 
     With t the step, p = warmup_fraction * total_steps - 1 the peak, n = total_steps - 1 the end, and
     low = max_learning_rate / initial_divisor:

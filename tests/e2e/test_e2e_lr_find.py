@@ -16,6 +16,10 @@ def answer(keras_opt_process, photos):
 
 def test_the_same_seed_gives_the_same_answer(keras_opt_process, photos, answer):
     assert keras_opt_process("lr-find", "photos", *SETTINGS, cwd=photos.parent).stdout == answer
+
+
+@pytest.mark.full
+def test_another_seed_gives_another_answer(keras_opt_process, photos, answer):
     other = keras_opt_process("lr-find", "photos", *SETTINGS, "--seed", "1", cwd=photos.parent)
     assert other.stdout != answer
 

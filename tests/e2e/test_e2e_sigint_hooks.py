@@ -158,7 +158,7 @@ def sigint_after(seconds):
 
 
 def interrupts(request, number):
-    count = 20 if request.config.getoption("full") else 3
+    count = 20 if request.config.getoption("full") else 2
     return np.random.default_rng(number).integers(0, 30, size=count)
 
 

@@ -5,6 +5,7 @@ touched, here and nowhere else; `tests/contract/test_keras_canary.py` fails, wit
 """
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ from keras_opt.training.callers import running_fits
 SAVED, DRAWN, EPOCHS = "saved", "drawn", "epochs"
 # Of folders in that of the backups, which a kill may leave behind.
 POSITION_PREFIX = ".position-"
+# The names in TensorFlow's checkpoint of an iterator, for example "Iterator::Root::Prefetch::BatchV2::Shuffle".
+_NAMES = re.compile(rb"Iterator::Root[\w:\[\]]*")
+_CACHE, _SHUFFLE = b"::MemoryCache", b"::Shuffle"
 
 
 class DataPosition:
@@ -44,11 +48,15 @@ class DataPosition:
         self._folder = folder
         here = self._locals_of_fit()
         self._source = here["epoch_iterator"]
-        self._x, self._y = here["x"], here["y"]
+        self._x = here["x"]
+        self._arrays = (here["x"], here["y"], here["sample_weight"])
+        self._validation = here["validation_data"]
         # Keras lets TensorFlow forget what it draws for shuffle="batch".
         self._may_be_saved = model.distribute_strategy.num_replicas_in_sync == 1 and here["shuffle"] != "batch"
         self._steps_per_execution = self._source.steps_per_execution
         self.way = ""
+        # Whether an epoch's order is kept in memory, `shuffle(n).batch(k).cache()`: a new process would draw another.
+        self._caches_an_order = False
         # Keras makes one or two iterators an epoch.
         self._iterators = 0
         self._dataset = self._source._get_iterator
@@ -63,17 +71,12 @@ class DataPosition:
     @property
     def description(self) -> dict[str, str]:
         """What tells other data from these, without reading them."""
-        leaves = tf.nest.flatten(self.element_spec, expand_composites=True)  # of each replica
-        batch = ", ".join(f"{leaf.dtype.name} {leaf.shape}" for leaf in leaves)
-        first = [
-            leaf[:8] for leaf in keras.tree.flatten((self._x, self._y)) if isinstance(leaf, np.ndarray | tf.Tensor)
-        ]
-        digest = _digest(np.asarray(rows) for rows in first)
         return {
-            "batches": batch,
+            "batches": _spec_text(self.element_spec),
             "batches an epoch": str(self._source.num_batches),
             "steps_per_execution": str(self._steps_per_execution),
-            "first examples": digest,
+            "first examples": _digest(_first_rows(self._arrays)),
+            "validation data": _described(self._validation),
         }
 
     def look(self) -> None:
@@ -82,25 +85,34 @@ class DataPosition:
         Raises:
             OSError: The folder cannot be written.
         """
-        if self._may_be_saved and self._saved(self._locals_of_fit()["iterator"]) is not None:
-            self.way = SAVED
-        else:
+        unread = self._saved(self._locals_of_fit()["iterator"]) if self._may_be_saved else None
+        if unread is None:
             self.way = DRAWN if self._draws_alike() else EPOCHS
+            return
+        orders = [name.rpartition(_SHUFFLE)[0] for name in _names(unread) if _SHUFFLE in name]
+        self._caches_an_order = any(_CACHE in name for name in orders)
+        # `_put_back` would have to load an unread state for the one order, and must not for the other.
+        is_mixed = _has_cache(unread) and any(_CACHE not in name for name in orders)
+        self.way = EPOCHS if is_mixed else SAVED
 
     def state(self, executions: int) -> dict[str, Any] | None:
         """The place now, `executions` executions into the epoch; `None` if it cannot be found again.
 
-        TensorFlow may find a state that it refuses to save, that of a Python function say, only when it has read some.
+        If `way` is still `SAVED` then, other places can. TensorFlow may find a state that it refuses to save, that of a
+        Python function say, only when it has read some.
 
         Raises:
             OSError: The folder cannot be written.
         """
         # Of the iterator, which may outlive an epoch; the execution that begins now is counted already.
         drawn = self._source._steps_seen - self._steps_per_execution
-        now = self._saved(self._locals_of_fit()["iterator"]) if self.way == SAVED and drawn else None
+        has_place = self.way == SAVED and (drawn or self._caches_an_order)
+        now = self._saved(self._locals_of_fit()["iterator"]) if has_place else None
         if executions and now is None and self.way != DRAWN:
             self.way = EPOCHS
             return None
+        if now is not None and self._caches_an_order and not _has_cache(now):
+            return None  # read to its end, the pipeline has let go of the cache that later epochs read
         return {
             "way": self.way,
             "executions": executions,
@@ -108,6 +120,7 @@ class DataPosition:
             "batches": self._source._num_batches,
             "iterators": self._iterators,
             "now": now,
+            "caches_an_order": self._caches_an_order,
             "first_batch": self._first_batch,
         }
 
@@ -118,6 +131,7 @@ class DataPosition:
     def resume(self, state: dict[str, Any]) -> None:
         """Let the epoch that begins next begin in the place of `state`."""
         self.way, self._first_batch = state["way"], state["first_batch"]
+        self._caches_an_order = state["caches_an_order"]
         steps_of_epoch = self._source._enumerate_iterator
 
         def steps_from_there() -> Iterator[tuple[int, int, Any]]:
@@ -143,8 +157,9 @@ class DataPosition:
             self._source._steps_seen = state["drawn"] + self._steps_per_execution
             unread = self._saved(iterator)
             self._load(iterator, state["now"])
-            if not self._source.steps_per_epoch:
-                # If the pipeline had read its source to the end, this has counted one iterator too many.
+            if not self._source.steps_per_epoch and not _has_cache(unread):
+                # If the pipeline had read its source to the end, this has counted one iterator too many. Not with a
+                # cache: its iterators share it, and an unread state would empty it.
                 self._load(iter(self._dataset()), unread)
 
     def _count_iterators(self) -> Any:
@@ -185,6 +200,34 @@ class DataPosition:
     def _draw_first(self) -> str:
         leaves = tf.nest.flatten(next(iter(self._count_iterators())), expand_composites=True)
         return _digest(leaf.numpy() for leaf in leaves)
+
+
+def _spec_text(element_spec: Any) -> str:
+    leaves = tf.nest.flatten(element_spec, expand_composites=True)  # of each replica
+    return ", ".join(f"{leaf.dtype.name} {leaf.shape}" for leaf in leaves)
+
+
+def _described(validation: Any) -> str:
+    if isinstance(validation, tf.data.Dataset):
+        return f"{int(validation.cardinality())} batches of {_spec_text(validation.element_spec)}"
+    return _digest(_first_rows(validation))
+
+
+def _first_rows(data: Any) -> Iterator[np.ndarray]:
+    """Of each array, tensor or pandas table in `data` its shape and first rows."""
+    for leaf in keras.tree.flatten(data):
+        if hasattr(leaf, "iloc"):
+            yield from (np.array(leaf.shape), leaf.iloc[:8].to_numpy())
+        elif isinstance(leaf, np.ndarray | tf.Tensor):
+            yield from (np.array(leaf.shape), np.asarray(leaf[:8]))
+
+
+def _names(files: dict[str, np.ndarray]) -> set[bytes]:
+    return {name for content in files.values() for name in _NAMES.findall(content.tobytes())}
+
+
+def _has_cache(files: dict[str, np.ndarray]) -> bool:
+    return any(_CACHE in name for name in _names(files))
 
 
 def _digest(arrays: Iterable[np.ndarray]) -> str:

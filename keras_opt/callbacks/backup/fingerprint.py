@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -14,12 +15,12 @@ _PASSING = ("name", "trainable", "build_config", "shared_object_id", "seed", "co
 
 
 def fingerprint(model: keras.Model, data: dict[str, str]) -> dict[str, str]:
-    """The layers of `model` with their settings, the kind of its optimizer, and the description `data`."""
+    """The layers of `model` with their settings and wiring, the kind of its optimizer, and the description `data`."""
     layers = [layer for layer in all_layers(model) if not isinstance(layer, keras.Model)]
     unbuilt = "" if model.built else " before it is built"  # a model that is resumed where it was broken off has more
     parts = {f"layer {number}{unbuilt}": _described(layer) for number, layer in enumerate(layers, 1)}
-    optimizer = getattr(model, "optimizer", None)
-    return {**parts, f"number of layers{unbuilt}": str(len(layers)), "optimizer": type(optimizer).__name__, **data}
+    parts |= {f"number of layers{unbuilt}": str(len(layers)), f"wiring{unbuilt}": _wiring(model)}
+    return {**parts, "optimizer": type(getattr(model, "optimizer", None)).__name__, **data}
 
 
 def settings(model: keras.Model) -> dict[str, str]:
@@ -41,6 +42,41 @@ def _described(layer: keras.layers.Layer) -> str:
     except Exception:  # as of a layer that cannot be saved: a reason to know less of it, not to train no more
         config = {}
     return f"{type(layer).__name__} {_text(config)}"
+
+
+def _wiring(model: keras.Model) -> str:
+    """What goes into which layer, in a functional model and those in it, by the numbers of layers in their model."""
+    models = [model, *(layer for layer in all_layers(model) if isinstance(layer, keras.Model) and layer is not model)]
+    return " | ".join(filter(None, map(_wiring_of_one, models)))
+
+
+def _wiring_of_one(model: keras.Model) -> str:
+    try:
+        layers = model.get_config()["layers"]
+        numbers = {layer["name"]: number for number, layer in enumerate(layers, 1)}
+        links = [(layer["class_name"], list(_links(layer["inbound_nodes"]))) for layer in layers]
+    except Exception:  # a model of another kind, or one that cannot be saved: as in `_described`
+        return ""
+    sources = [", ".join(f"{numbers[name]}{_place(*place)}" for name, *place in link) for _, link in links]
+    return "; ".join(
+        f"{number} {kind}{source and ' from '}{source}"
+        for number, ((kind, _), source) in enumerate(zip(links, sources, strict=True), 1)
+    )
+
+
+def _links(nodes: Any) -> Iterator[list[Any]]:
+    """What stands under "keras_history" in the configs of nodes: a layer's name, and the numbers of call and output."""
+    if isinstance(nodes, dict):
+        if "keras_history" in nodes:
+            yield nodes["keras_history"]
+        nodes = nodes.values()
+    if not isinstance(nodes, str) and isinstance(nodes, Iterable):
+        for each in nodes:
+            yield from _links(each)
+
+
+def _place(call: int, output: int) -> str:
+    return f" (call {call}, output {output})" if call or output else ""
 
 
 def _text(config: Any) -> str:

@@ -38,7 +38,8 @@ def put_back(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], 
         InputError: Some variables are others than in `state`.
     """
     for name, optimizer in _optimizers(model).items():
-        if not optimizer.built and len(state["variables"].get(name, ())) > len(optimizer.variables):
+        is_of_fit = optimizer is model.optimizer
+        if is_of_fit and not optimizer.built and len(state["variables"].get(name, ())) > len(optimizer.variables):
             optimizer.build(model.trainable_variables)
     groups = _groups(model)
     for group, values in state["variables"].items():
@@ -49,10 +50,22 @@ def put_back(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], 
 
 
 def is_built_for(model: keras.Model, state: State) -> bool:
-    """Whether `model` and its metrics have all variables that `state` has values for."""
+    """Whether `model`, its metrics and optimizers of its own have all variables that `state` has values for."""
+    built_by_put_back = [name for name, each in _optimizers(model).items() if each is model.optimizer]
+    return all(before <= now for name, before, now in _counts(model, state) if name not in built_by_put_back)
+
+
+def has_outgrown(model: keras.Model, state: State) -> bool:
+    """Whether `model`, its metrics or optimizers have variables that were not yet made when `state` was taken."""
+    return any(before < now for _, before, now in _counts(model, state))
+
+
+def _counts(model: keras.Model, state: State) -> list[tuple[str, int, int]]:
+    """Of each group of variables how many there were in `state`, and how many there are."""
     replicas = model.distribute_strategy.num_replicas_in_sync
     groups = _groups(model)
-    return all(len(groups[name]) * replicas == len(state["variables"][name]) for name in ("model", "metrics"))
+    saved = state["variables"].items()
+    return [(name, len(values), replicas * len(groups.get(name, ()))) for name, values in saved]
 
 
 def unbuilt_optimizers(model: keras.Model) -> list[str]:

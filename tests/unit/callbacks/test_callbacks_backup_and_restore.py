@@ -8,8 +8,10 @@ from collections import Counter
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
+from full_rows import few, full
 
 from keras_opt.callbacks import (
     BackupAndRestore,
@@ -19,6 +21,7 @@ from keras_opt.callbacks import (
     backup_and_restore,
 )
 from keras_opt.callbacks.backup import finished
+from keras_opt.callbacks.backup.fingerprint import differences, fingerprint
 from keras_opt.core.errors import InputError
 from keras_opt.data import arrays
 from keras_opt.training import attach
@@ -125,6 +128,7 @@ DATA = {
     "keras_opt_seed_of_process": lambda: ours(seed=None),
     "tf_data": lambda: {"x": shuffled().batch(8).prefetch(2)},
     "tf_data_cached": lambda: {"x": tf.data.Dataset.from_tensor_slices((X, Y)).cache().shuffle(9, seed=1).batch(8)},
+    "tf_data_order_cached": lambda: {"x": shuffled().batch(8).cache()},
     "tf_data_endless": lambda: {"x": shuffled().repeat().batch(8).prefetch(2), "steps_per_epoch": 5},
     "tf_data_of_unknown_length": lambda: {"x": shuffled().filter(lambda x, y: y[0] < 1).batch(8)},
     "tf_data_by_function": lambda: {"x": by_function()},
@@ -169,11 +173,72 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("broken_after", [4, 13, 17] if is_full else [13])
 
 
-@pytest.mark.parametrize("kind", DATA)
+OTHERS = (
+    "tf_data_cached",
+    "tf_data_of_unknown_length",
+    "tf_data_by_function",
+    "arrays_in_order",
+    "arrays_with_weights",
+)
+
+
+@pytest.mark.parametrize("kind", [full(kind) if kind in OTHERS else kind for kind in DATA])
 def test_it_ends_as_if_nothing_had_happened(kind, broken_after, whole, tmp_path):
     with pytest.raises(Broken):
         fit(tmp_path, DATA[kind], broken_after)
     assert_same(fit(tmp_path, DATA[kind]), whole(kind))
+
+
+@pytest.mark.parametrize("settings", [{}, {"deferred": True}], ids=["built", "built by the first step"])
+def test_a_training_broken_off_before_its_second_batch(settings, tmp_path):
+    expected = fit(tmp_path / "whole", ours, **settings)
+    with pytest.raises(Broken):
+        fit(tmp_path / "backup", ours, 1, [Counting()], **settings)
+    assert folder_of(tmp_path / "backup") == ["backup-00000001-epoch.npz"]
+    counting = Counting()
+    assert_same(fit(tmp_path / "backup", ours, callbacks=[counting], **settings), expected)
+    assert counting.count == 28
+
+
+def test_a_backup_from_before_the_first_batch_keeps_no_other_training_out(tmp_path, whole):
+    with pytest.raises(Broken):
+        fit(tmp_path, ours, 1, optimizer="sgd")
+    assert_same(fit(tmp_path, ours), whole("keras_opt"))
+
+
+def test_a_model_that_has_outgrown_the_backup_begins_anew(tmp_path):
+    model = built()
+    for broken_after in (1, 0):
+        callbacks = [*([Breaking(1)] if broken_after else []), BackupAndRestore(tmp_path, 2, verbose=0)]
+        with pytest.raises(Broken) if broken_after else pytest.warns(UserWarning, match="training begins anew with it"):
+            history = model.fit(**ours(), epochs=2, verbose=0, callbacks=callbacks)
+    assert history.epoch == [0, 1]
+    assert int(model.optimizer.iterations) == 15
+
+
+def test_a_fit_without_an_epoch_leaves_no_backup(tmp_path):
+    fit(tmp_path, ours, epochs=0)
+    assert folder_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("broken_off_at", [7, 8, full(14)])
+def test_an_order_that_is_cached(broken_off_at, tmp_path):
+    def data():
+        return {"x": shuffled().cache().batch(8)}
+
+    expected = fit(tmp_path / "whole", data, epochs=3)
+    with pytest.raises(Broken):
+        fit(tmp_path / "backup", data, broken_off_at, epochs=3, settings={"save_freq": 1})
+    assert_same(fit(tmp_path / "backup", data, epochs=3), expected)
+
+
+def test_a_cache_beside_a_shuffle_begins_its_epoch_again_and_says_so(tmp_path):
+    def data():
+        both = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(X).cache(), shuffled())
+        return {"x": both.map(lambda _, pair: pair).batch(8)}
+
+    with pytest.warns(UserWarning, match="begins with the epoch it was in"):
+        fit(tmp_path, data, epochs=1)
 
 
 def test_a_memory_mapped_array(tmp_path):
@@ -186,20 +251,19 @@ def test_a_memory_mapped_array(tmp_path):
     assert_same(fit(tmp_path / "backup", data), expected)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"steps_per_execution": 3},
-        {"deferred": True},
-        {"optimizer": keras.optimizers.SGD, "jit_compile": True},
-        {"optimizer": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01))},
-        {"optimizer": lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 30))},
-        {"run_eagerly": True},
-        {"optimizer": lambda: keras.optimizers.Adam(use_ema=True, ema_overwrite_frequency=5)},
-        {"weighted_metrics": ["mse"]},
-    ],
-    ids=["executions of 3", "deferred build", "jit", "loss scale", "schedule", "eager", "ema", "weighted metrics"],
-)
+MODES = {
+    "executions of 3": {"steps_per_execution": 3},
+    "deferred build": {"deferred": True},
+    "jit": {"optimizer": keras.optimizers.SGD, "jit_compile": True},
+    "loss scale": {"optimizer": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01))},
+    "schedule": {"optimizer": lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 30))},
+    "eager": {"run_eagerly": True},
+    "ema": {"optimizer": lambda: keras.optimizers.Adam(use_ema=True, ema_overwrite_frequency=5)},
+    "weighted metrics": {"weighted_metrics": ["mse"]},
+}
+
+
+@pytest.mark.parametrize("settings", few(MODES, "executions of 3", "deferred build", "loss scale", "ema"))
 def test_in_every_mode(settings, tmp_path):
     def run(directory, broken_after=None):
         made = {name: value() if callable(value) else value for name, value in settings.items()}
@@ -216,7 +280,7 @@ def test_backups_at_epochs_alone(tmp_path, whole, clock):
     expected = fit(tmp_path / "whole", ours, settings={"save_freq": "epoch"})
     with pytest.raises(Broken):
         fit(tmp_path / "backup", ours, 16, settings={"save_freq": "epoch"})
-    assert folder_of(tmp_path / "backup") == ["backup-00000001-epoch.npz", "backup-00000002-epoch.npz"]
+    assert folder_of(tmp_path / "backup") == ["backup-00000002-epoch.npz", "backup-00000003-epoch.npz"]
     assert_same(fit(tmp_path / "backup", ours, settings={"save_freq": "epoch"}), expected)
     assert_same(expected, whole("keras_opt"))  # how often backups are made changes nothing
 
@@ -283,27 +347,29 @@ class GAN(keras.Model):
         return {"loss": self.tracker.result()}
 
 
-def fit_gan(directory, broken_after=None, is_built=True):
+def fit_gan(directory, broken_after=None, is_built=True, **compiled):
     keras.utils.set_random_seed(1)
     model = GAN(is_built)
-    model.compile()
+    model.compile(**compiled)
     callbacks = [*([Breaking(broken_after)] if broken_after else []), BackupAndRestore(directory, 2, verbose=0)]
     history = model.fit(**ours(), epochs=3, verbose=0, callbacks=callbacks)
     return history.history, [*values(model), *(each.numpy() for each in [*model.fast.variables, *model.slow.variables])]
 
 
-def test_optimizers_of_a_models_own(tmp_path):
-    history, weights = fit_gan(tmp_path / "whole")
+@pytest.mark.parametrize("is_built", [True, False], ids=["built", "built by the first step"])
+@pytest.mark.parametrize("batches", [full(1), 12])
+def test_optimizers_of_a_models_own(is_built, batches, tmp_path):
+    history, weights = fit_gan(tmp_path / "whole", is_built=is_built)
     with pytest.raises(Broken):
-        fit_gan(tmp_path / "backup", 12)
-    resumed_history, resumed_weights = fit_gan(tmp_path / "backup")
+        fit_gan(tmp_path / "backup", batches, is_built)
+    resumed_history, resumed_weights = fit_gan(tmp_path / "backup", is_built=is_built)
     assert resumed_history == history
     assert all(np.array_equal(a, b) for a, b in zip(weights, resumed_weights, strict=True))
 
 
-def test_an_own_optimizer_that_is_not_built_is_refused(tmp_path):
+def test_an_own_optimizer_that_no_trace_can_build_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"fast, slow of the model are not built.*model\.fast\.build"):
-        fit_gan(tmp_path, is_built=False)
+        fit_gan(tmp_path, is_built=False, run_eagerly=True)
 
 
 def test_two_replicas_begin_the_epoch_again(two_replicas, tmp_path):
@@ -319,7 +385,7 @@ def test_two_replicas_begin_the_epoch_again(two_replicas, tmp_path):
         expected = run(tmp_path / "whole")
     with pytest.warns(UserWarning, match="begins with the epoch it was in"), pytest.raises(Broken):
         run(tmp_path / "backup", 9)
-    assert folder_of(tmp_path / "backup") == ["backup-00000001-epoch.npz"]
+    assert folder_of(tmp_path / "backup") == ["backup-00000001-epoch.npz", "backup-00000002-epoch.npz"]
     assert_same(run(tmp_path / "backup"), expected)
 
 
@@ -351,7 +417,7 @@ def endless():
 def test_other_data_begin_their_epoch_again_and_say_so(data, tmp_path):
     with pytest.warns(UserWarning, match="begins with the epoch it was in"), pytest.raises(Broken):
         fit(tmp_path, data, 17)
-    assert folder_of(tmp_path) == ["backup-00000001-epoch.npz", "backup-00000002-epoch.npz"]
+    assert folder_of(tmp_path) == ["backup-00000002-epoch.npz", "backup-00000003-epoch.npz"]
     _, history = fit(tmp_path, data)
     assert history.epoch == [0, 1, 2, 3]
 
@@ -363,14 +429,14 @@ def test_other_data_begin_their_epoch_again_and_say_so(data, tmp_path):
 def broken_off(tmp_path):
     with pytest.raises(Broken):
         fit(tmp_path, ours, 13)
-    assert folder_of(tmp_path) == ["backup-00000004-epoch.npz", "backup-00000005.npz", "backup-00000006.npz"]
+    assert folder_of(tmp_path) == ["backup-00000005-epoch.npz", "backup-00000006.npz", "backup-00000007.npz"]
     return tmp_path
 
 
 @pytest.mark.parametrize("content", [b"", b"half a file"])
 def test_a_damaged_backup_falls_back_to_the_one_before(content, broken_off, whole):
-    (broken_off / "backup-00000006.npz").write_bytes(content)
-    with pytest.warns(UserWarning, match="backup-00000006.npz was damaged"):
+    (broken_off / "backup-00000007.npz").write_bytes(content)
+    with pytest.warns(UserWarning, match="backup-00000007.npz was damaged"):
         resumed = fit(broken_off, ours)
     assert_same(resumed, whole("keras_opt"))
 
@@ -384,7 +450,7 @@ def test_all_backups_damaged(broken_off, whole):
 
 
 def test_what_a_kill_in_mid_write_leaves_is_passed_over(broken_off, whole):
-    (broken_off / ".backup-00000007-x7f.npz").write_bytes(b"half")
+    (broken_off / ".backup-00000008-x7f.npz").write_bytes(b"half")
     assert_same(fit(broken_off, ours), whole("keras_opt"))
 
 
@@ -423,6 +489,36 @@ def test_arrays_of_other_values_are_refused(tmp_path):
         fit(tmp_path, DATA["arrays_in_order"], 9)
     with pytest.raises(InputError, match="first examples was"):
         fit(tmp_path, lambda: {"x": X + 1, "y": Y, "batch_size": 8, "shuffle": False})
+
+
+def a_fit(**changes):
+    tables = {"x": pd.DataFrame(X), "y": pd.Series(Y[:, 0]), "sample_weight": np.ones(50), "shuffle": False}
+    return tables | {"validation_data": (X, Y)} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"x": pd.DataFrame(X + 1)}, "first examples was"),
+        ({"y": pd.Series(Y[:, 0] + 1)}, "first examples was"),
+        ({"sample_weight": np.arange(50.0)}, "first examples was"),
+        ({"validation_data": (X, Y + 1)}, "validation data was"),
+        ({"validation_data": None}, "validation data was"),
+        ({"validation_data": tf.data.Dataset.from_tensors((X, Y))}, "validation data was .* is 1 batches of float32"),
+    ],
+    ids=["table", "series", "weights", "validation", "no validation", "validation of a set"],
+)
+def test_changed_tables_weights_and_validation_are_refused(changes, what, broken_off_table):
+    with pytest.raises(InputError, match=what):
+        built().fit(**a_fit(**changes), verbose=0, callbacks=[BackupAndRestore(broken_off_table, 1, verbose=0)])
+
+
+@pytest.fixture(scope="module")
+def broken_off_table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    with pytest.raises(Broken):
+        built().fit(**a_fit(), verbose=0, callbacks=[Breaking(2), BackupAndRestore(folder, 1, verbose=0)])
+    return folder
 
 
 def test_a_set_whose_first_batch_is_another_one_is_refused(tmp_path, monkeypatch):
@@ -525,6 +621,28 @@ def test_what_is_no_other_model(layer, again, tmp_path):
     assert with_layer(again)(tmp_path).epoch == [0, 1]
 
 
+def wired(is_skipped, units=1):
+    inputs = keras.Input((4,))
+    one = keras.layers.Dense(4)(inputs)
+    two = keras.layers.Dense(4)(one)
+    model = keras.Model(inputs, keras.layers.Dense(units)((inputs if is_skipped else one) + two))
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_the_wiring_is_part_of_a_model():
+    fingerprints = [fingerprint(wired(is_skipped), {}) for is_skipped in (True, True, False)]
+    assert differences(fingerprints[0], fingerprints[1]) == []
+    (difference,) = differences(fingerprints[0], fingerprints[2])
+    assert "4 Add from 1, 3" in difference
+    assert "4 Add from 2, 3" in difference
+
+
+def test_the_wiring_of_a_model_in_a_model_counts():
+    around = [keras.Sequential([wired(is_skipped), keras.layers.Dense(1)]) for is_skipped in (True, False)]
+    assert "wiring" in differences(*(fingerprint(model, {}) for model in around))[0]
+
+
 def test_another_precision_is_another_model(tmp_path):
     with pytest.raises(Broken):
         with_layer(lambda: keras.layers.Conv2D(2, 3))(tmp_path, 4)
@@ -557,7 +675,7 @@ def test_a_folder_that_goes_away_ends_no_training(tmp_path, whole):
 
 
 def test_what_kills_in_mid_write_left_does_not_pile_up(broken_off):
-    (broken_off / ".backup-00000007-x7f.npz").write_bytes(b"half")
+    (broken_off / ".backup-00000008-x7f.npz").write_bytes(b"half")
     fit(broken_off, ours)
     assert not [name for name in folder_of(broken_off) if name.startswith(".")]
 
@@ -624,6 +742,19 @@ def test_nothing_of_it_stays_on_the_model(broken_off):
     assert len(model.fit(X, Y, epochs=3, verbose=0).epoch) == 3
 
 
+def test_nothing_of_it_stays_on_the_model_if_another_callback_cannot_begin(broken_off):
+    models = []
+
+    class Failing(Counting):
+        def on_train_begin(self, logs=None):
+            models.append(self.model)
+            raise Broken
+
+    with pytest.raises(Broken):
+        fit(broken_off, ours, callbacks=[Failing()])
+    assert models[0]._initial_epoch is None
+
+
 def test_keras_replays_the_epoch_and_leaves_its_first_epoch_behind(tmp_path):
     """What this callback is for: 32 updates are due, and the next fit should run."""
     keras.utils.set_random_seed(1)
@@ -677,7 +808,7 @@ def test_another_rate_is_named(broken_off):
 
 
 def test_a_backup_of_another_layout_is_refused(broken_off, monkeypatch):
-    monkeypatch.setattr(backup_and_restore, "_FORMAT", 2)
+    monkeypatch.setattr(backup_and_restore, "_FORMAT", 0)
     with pytest.raises(InputError, match="another version of keras_opt"):
         fit(broken_off, ours)
 
@@ -884,7 +1015,7 @@ def times_of_backups(clock, monkeypatch, tmp_path, cost, seconds_a_batch, **sett
     counting = keras.callbacks.LambdaCallback(on_train_batch_end=next_batch)
     backup = BackupAndRestore(tmp_path, verbose=0, **settings)
     built().fit(np.repeat(X, 4, 0), np.repeat(Y, 4, 0), batch_size=1, verbose=0, callbacks=[counting, backup])
-    return made[:-1]  # the last one is that of the end
+    return made[1:-1]  # the first one is that of the begin, the last one that of the end
 
 
 def test_backups_in_an_epoch_cost_one_percent(clock, monkeypatch, tmp_path):

@@ -582,6 +582,18 @@ def test_a_replay_says_where_a_finished_training_would_have_stopped():
     assert best_elsewhere.replay(history)[2:] == (0, 1.0)
 
 
+def test_a_replay_is_printed_as_a_sentence_that_counts_from_1():
+    history = {"val_loss": [3.0, 1.0, 2.0, 2.0, 0.5]}
+    assert str(EarlyStopping("val_loss", patience=2).replay(history)) == (
+        "It would have stopped after epoch 4: val_loss has not improved for 2 epochs; best 1 at epoch 2. The best "
+        "value, 1, is that of epoch 2."
+    )
+    whole = "It would not have stopped. The best value, 0.5, is that of epoch 5."
+    assert str(EarlyStopping("val_loss", patience=9).replay(history)) == whole
+    stopped = str(EarlyStopping(Target("val_loss", 1.0)).replay(history))
+    assert stopped == "It would have stopped after epoch 2: val_loss reached 1 with 1 at epoch 2."
+
+
 def test_a_replay_of_a_fit_decides_as_the_fit_did_and_disturbs_nothing():
     x = np.random.default_rng(0).normal(size=(16, 2))
     model = one_dense(0.3, metrics=[keras.metrics.MeanAbsoluteError(name="ranking")])
@@ -601,7 +613,9 @@ def test_a_replay_asks_for_what_a_history_does_not_hold():
     updates, seconds = Plateau("loss", 20, patience_unit="update"), TimeBudget(60)
     with pytest.raises(ValueError, match=r"`steps_per_epoch` must be known.* Give steps_per_epoch="):
         EarlyStopping(updates).replay(history)
-    with pytest.raises(ValueError, match=r"`seconds_per_epoch` must be known.* Give seconds_per_epoch="):
+    with pytest.raises(
+        ValueError, match=r"`seconds_per_epoch` must be known.* Give seconds_per_epoch=, the seconds that one"
+    ):
         EarlyStopping(seconds).replay(history)
     assert EarlyStopping(updates).replay(history, steps_per_epoch=10).epoch == 2
     assert EarlyStopping(seconds).replay(history, seconds_per_epoch=25).epoch == 2

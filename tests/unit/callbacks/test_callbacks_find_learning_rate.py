@@ -110,7 +110,7 @@ def test_weights_of_samples_and_classes_count():
 
 @pytest.mark.filterwarnings("default::keras_opt.core.errors.NoEffectWarning")
 def test_no_suggestion_is_a_warning_that_says_what_was_seen():
-    message = r"no learning rate to suggest: in \d+ updates with rates from 5 to .* never fell .* See .plot"
+    message = r"no learning rate to suggest: in \d+ updates with rates from 5 to .* never fell .* Draw the curve"
     with pytest.warns(NoEffectWarning, match=message):
         found = find(line(), X, Y, batch_size=40, min_learning_rate=5, max_learning_rate=100)  # all of them diverge
     assert found.suggestion is None
@@ -152,6 +152,11 @@ def test_it_ends_at_a_loss_that_is_not_finite():
 def test_arguments(options, message):
     with pytest.raises(InputError, match=rf"^find_learning_rate: argument {message}"):
         find(line(), X, Y, **options)
+
+
+def test_a_progress_that_is_none_is_named():
+    with pytest.raises(TypeError, match=r"argument `progress` must be a Progress or None.*quiet=True for silence"):
+        find_learning_rate(line(), X, Y, progress=True)
 
 
 def test_models_that_cannot_be_tested():

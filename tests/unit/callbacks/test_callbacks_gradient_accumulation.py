@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from full_rows import few
 from oracle_models import build, data, dataset
 
 import keras_opt
@@ -54,8 +55,11 @@ def test_numpy_integers_are_integers(steps):
 # --- updates -------------------------------------------------------------------------------------------------------
 
 
+SETTINGS = {"plain": {}, "steps_per_execution 8": {"steps_per_execution": 8}}
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(1, 22), (4, 6), (11, 2), (100, 2)])
-@pytest.mark.parametrize("settings", [{}, {"steps_per_execution": 8}], ids=["plain", "steps_per_execution 8"])
+@pytest.mark.parametrize("settings", few(SETTINGS, "steps_per_execution 8"))
 def test_updates_in_two_epochs_of_eleven_micro_batches(steps, expected, settings):
     model = compiled(**settings)
     fit(model, GradientAccumulation(steps), epochs=2)
@@ -83,7 +87,7 @@ class Watch(keras.callbacks.Callback):
         self.seen.append(("epoch", updates(self.model)))
 
 
-@pytest.mark.parametrize("settings", [{}, {"steps_per_execution": 8}], ids=["plain", "steps_per_execution 8"])
+@pytest.mark.parametrize("settings", few(SETTINGS, "steps_per_execution 8"))
 def test_callbacks_before_it_see_the_left_over_update(settings):
     model, watch = compiled(**settings), Watch()
     fit(model, watch, GradientAccumulation(4), epochs=2, validation_data=data("sequential"))

@@ -182,6 +182,17 @@ def test_frozen_weights_and_statistics_do_not_move():
     assert moved == ["block2_a", "out"]
 
 
+def test_norms_can_stay_frozen_to_the_end():
+    model = network("adam")
+    norm = model.get_layer("block1_norm")
+    before = norm.get_weights()
+    unfreeze, watch = GradualUnfreezing({0: "head", 1: "all"}, freeze_batch_norm=True), Watch()
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[unfreeze, watch])
+    assert watch.seen[-1] == [name for name in ALL if name != "block1_norm"]
+    for weight, now in zip(before, norm.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, now)
+
+
 def test_keras_own_optimizer_does_not_take_a_layer_that_is_unfrozen_later():
     model = network("adam")
 
@@ -322,14 +333,14 @@ def test_a_state_of_another_schedule_is_refused():
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({}, "must be a dict from epochs to names of layers"),
-        (["head"], "must be a dict from epochs to names of layers"),
-        ({0: 3}, "must be a dict from epochs to names of layers"),
-        ({0: []}, "must be a dict from epochs to names of layers"),
-        ({0: ["head", 1]}, "must be a dict from epochs to names of layers"),
+        ({}, "must be a dict from epochs, integers of at least 0, to names of layers"),
+        (["head"], "must be a dict from epochs, integers of at least 0, to names of layers"),
+        ({0: 3}, "must be a dict from epochs, integers of at least 0, to names of layers"),
+        ({0: []}, "must be a dict from epochs, integers of at least 0, to names of layers"),
+        ({0: ["head", 1]}, "must be a dict from epochs, integers of at least 0, to names of layers"),
         ({1: "head"}, "one of them 0"),
-        ({-1: "head", 0: "all"}, "must be an integer of at least 0"),
-        ({0: "head", 1.5: "all"}, "must be an integer of at least 0"),
+        ({-1: "head", 0: "all"}, "-1 is no epoch"),
+        ({0: "head", 1.5: "all"}, "1.5 is no epoch"),
     ],
 )
 def test_schedules_that_are_none(schedule, message):
@@ -415,6 +426,14 @@ def test_two_of_them_are_refused_and_nothing_of_either_is_left():
     with pytest.raises(RuntimeError, match=r"^GradualUnfreezing: two of them"):
         model.fit(X, Y, verbose=0, callbacks=[GradualUnfreezing({0: "all"}), GradualUnfreezing({0: "head"})])
     assert not {"apply", "update_step"} & set(vars(model.optimizer))
+
+
+def test_two_of_them_are_refused_before_any_callback_begins():
+    begun = []
+    first = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: begun.append(1))
+    with pytest.raises(RuntimeError, match=r"^GradualUnfreezing: two of them"):
+        network().fit(X, Y, verbose=0, callbacks=[first, *(GradualUnfreezing({0: "all"}) for _ in range(2))])
+    assert begun == []
 
 
 def test_what_lora_keeps_frozen_stays_frozen():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from full_rows import full
 
 from keras_opt.callbacks import EarlyStopping, ProgressBar
 from keras_opt.callbacks.backup.keras_states import is_known, load_state_of, state_of
@@ -149,7 +150,7 @@ def stopper():
 
 
 @pytest.mark.parametrize("died_at", [(4, None), (4, 2)], ids=["after the rows of epoch 4", "in epoch 4"])
-@pytest.mark.parametrize("update_freq", ["epoch", "batch", 3])
+@pytest.mark.parametrize("update_freq", [3, full("epoch"), full("batch")])
 def test_all_together_go_on_as_if_never_broken_off(tmp_path, died_at, update_freq):
     def callbacks_in(folder):
         folder.mkdir()

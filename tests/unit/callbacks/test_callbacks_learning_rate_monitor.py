@@ -216,7 +216,8 @@ def test_the_plot_has_the_rate_and_a_line_for_each_layer():
     assert labels == ["learning_rate", *(f"effective: net/{layer}" for layer in ("layer0", "layer1", "head"))]
     assert [len(line.get_xdata()) for line in ax.lines] == [8, 2, 2, 2]
     assert ax.get_yscale() == "log"
-    assert monitor.plot(ax=ax) is ax
+    assert monitor.plot(ax=ax, label="second") is ax
+    assert [line.get_label() for line in ax.lines[4:6]] == ["second learning_rate", "second effective: net/layer0"]
     plain = LearningRateMonitor()
     fit(model_with(keras.optimizers.SGD(0.1)), plain)
     assert plain.plot().get_yscale() == "linear"

@@ -157,6 +157,7 @@ def test_the_index_tells_what_is_there(tmp_path):
             {"file": "02-0.20.keras", "epoch": 2, "batch": None, "value": 0.2},
             {"file": "03-0.40.keras", "epoch": 3, "batch": None, "value": 0.4},
         ],
+        "writing": None,
     }
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", date) for date in dates)
 
@@ -214,6 +215,29 @@ def test_a_full_disk_leaves_the_old_file_whole_but_not_in_keras(tmp_path, monkey
     if is_ours:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "last.keras"]
         assert index(tmp_path, "last.keras")["files"][0]["value"] == 0.5
+
+
+def test_what_a_kill_leaves_of_a_file_goes_as_the_next_training_begins(tmp_path, monkeypatch):
+    run(tmp_path, [0.5])
+    written = []
+
+    def killed(self, filepath, **arguments):
+        written.append(filepath)
+        full_disk(self, filepath)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Sequential, "save", killed)
+        with pytest.raises(OSError, match="No space left"):
+            run(tmp_path, [0.4])
+    assert index(tmp_path)["best"] == "1.keras", "the files of before stay in the index"
+    alike = written[0].with_name(".1-mine.keras")
+    for path in (written[0], alike):  # a kill does not clear away
+        path.write_bytes(b"PK half of it")
+    run(tmp_path, [0.4], name="another.keras")
+    assert written[0].exists()
+    run(tmp_path, [0.3])
+    assert alike.exists()
+    assert not written[0].exists()
 
 
 def test_an_error_before_the_rename_leaves_the_best_value_as_it_was(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from full_rows import full
 
 from keras_opt.callbacks import GradientAccumulation, LearningRateMonitor, ReduceLROnPlateau
 from keras_opt.callbacks import ScheduleLearningRate as Schedule
@@ -152,7 +153,7 @@ class Resume(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("unit", ["epoch", "batch", "update"])
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("micro_batches", [2, full(1)])
 def test_a_resumed_fit_goes_on_at_the_same_count(unit, micro_batches):
     """4 epochs of 3 batches in one, or 2 and 2; with accumulation 2 updates an epoch."""
 

@@ -1,6 +1,5 @@
 """Progress on a terminal, elsewhere, and not at all."""
 
-import gc
 import io
 
 from keras_opt.core import progress as progress_module
@@ -36,11 +35,11 @@ def test_a_bar_on_a_terminal_names_the_stage_and_fills_up():
     assert "100%" in stream.getvalue()
 
 
-def test_a_bar_that_was_never_closed_gives_the_cursor_back():
+def test_a_bar_that_was_never_closed_gives_the_cursor_back(collect_garbage):
     stream = Terminal()
     stage = Progress(stream).stage("decode", total=4)
     del stage
-    gc.collect()
+    collect_garbage()
     hidden, shown = stream.getvalue().rfind("\x1b[?25l"), stream.getvalue().rfind("\x1b[?25h")
     assert shown > hidden
 
