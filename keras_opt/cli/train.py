@@ -19,6 +19,8 @@ _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 @click.option("--validation-split", type=_FRACTION, help="Fraction that decisions read.  [default: 0.2]")
 @click.option("--test", help="Folder of test images with the same classes.")
 @click.option("--test-split", type=_FRACTION, help="Fraction set aside for the figures.  [default: 0.1]")
+@click.option("--backbone", help="Network of keras.applications to fine-tune, for example MobileNetV2.")
+@click.option("--weights", help="Weights of the backbone: imagenet or a file.  [default: imagenet]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length of the one-cycle.  [default: 30]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
 @click.option("--max-learning-rate", type=_POSITIVE, help="Peak of the one-cycle; see lr-find.  [default: 0.004]")
@@ -42,6 +44,10 @@ def command(directory: str | None, recipe_file: str | None, **options: Any) -> N
     keras-opt train --out FOLDER --resume
 
     Example: keras-opt train photos --image-size 96 --epochs 20
+
+    With a backbone its head is trained first, then its upper third, then all of it, each at a tenth of the rate.
+
+    Example: keras-opt train photos --backbone MobileNetV2
     """
     if options["test"] and options["test_split"]:
         raise click.UsageError("--test names the test images, --test-split draws them: give one of the two.")

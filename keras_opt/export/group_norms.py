@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_opt.core.all_layers import all_layers
+from keras_opt.core.set_weights import set_weights
 
 
 def in_int8_operations(model: keras.Model) -> keras.Model:
@@ -22,7 +23,7 @@ def in_int8_operations(model: keras.Model) -> keras.Model:
         return kind.from_config(layer.get_config())
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights(model.get_weights())
+    set_weights(copy, model.get_weights())
     return copy
 
 

@@ -3,6 +3,10 @@
 import keras
 import numpy as np
 
+from keras_opt.layers.drop_block import DropBlock
+from keras_opt.layers.scheduled_dropout import ScheduledDropout
+from keras_opt.layers.stochastic_depth import StochasticDepth
+
 DENSE = (keras.layers.Dense,)
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -11,6 +15,9 @@ TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.
 
 # What inference does not see.
 IDENTITIES = (
+    DropBlock,
+    ScheduledDropout,
+    StochasticDepth,
     keras.layers.AlphaDropout,
     keras.layers.Dropout,
     keras.layers.GaussianDropout,

@@ -32,6 +32,9 @@ def batch_norms(owner: str, model: keras.Model) -> list[keras.layers.BatchNormal
 
 
 def trace_anew(model: keras.Model) -> None:
-    """Let the next `fit` trace its step anew, in which a changed setting of a layer takes effect."""
+    """Let a compiled model trace its steps anew, in which a changed setting of a layer takes effect; in `fit` too."""
     if isinstance(model, keras.Model):
-        model.train_function = None
+        if model.train_function is not None:
+            model.make_train_function(force=True)
+        if model.test_function is not None:
+            model.make_test_function(force=True)

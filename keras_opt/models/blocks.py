@@ -52,6 +52,13 @@ class Blocks:
         """The regularizer of a kernel: its gradient is `weight_decay * kernel`."""
         return keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None
 
+    def depthwise_initializer(self) -> str | keras.Initializer:
+        """That of a depthwise kernel, whose filters read one channel each, where Keras counts all of them as inputs.
+
+        What follows is then nearly 0, which matters where no norm puts it right.
+        """
+        return keras.initializers.VarianceScaling(2.0, "fan_out") if self.norm == "none" else "glorot_uniform"
+
     def norm_layer(self, channels: int, name: str, zero: bool = False, positive: bool = False) -> keras.Layer | None:
         """The norm of `channels`, or `None`; with gamma 0 at the start, or (in a BatchNorm) kept from below 0."""
         gamma = "zeros" if zero else "ones"
@@ -133,6 +140,16 @@ def check_activation(owner: str, name: str, value: object) -> None:
     except (TypeError, ValueError) as error:
         cure = 'Give for example "relu".'
         raise argument_error(owner, name, value, "the name of a Keras activation", cure) from error
+
+
+def check_classifier(owner: str, classes: object, classifier_activation: object) -> None:
+    """Raise unless a dense layer of `classes` outputs with this activation can tell anything."""
+    check_at_least(owner, "classes", classes, 1)
+    check_activation(owner, "classifier_activation", classifier_activation)
+    if classes == 1 and keras.activations.get(classifier_activation) is keras.activations.softmax:
+        cure = 'Give 2, or classifier_activation="sigmoid" (or None for a regression).'
+        must_be = "at least 2 under a softmax, which makes 1.0 of any one output"
+        raise argument_error(owner, "classes", classes, must_be, cure)
 
 
 def check_sizes(owner: str, name: str, value: object, example: str) -> None:

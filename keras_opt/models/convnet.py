@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_opt.core.errors import argument_error, check_at_least, check_choice
+from keras_opt.core.errors import argument_error, check_choice
 from keras_opt.models.blocks import (
     CONVOLUTION,
     GLOBAL_AVERAGE,
     GLOBAL_MAX,
     MAX_POOLING,
     Blocks,
-    check_activation,
+    check_classifier,
     check_input_shape,
     check_sizes,
     drop,
@@ -54,7 +54,8 @@ def convnet(
         filters: One positive int a stage, for example `(32, 64)`.
         input_shape: `(height, width, channels)` of the raw image, or `(length, channels)` of a sensor window, whose
             convolutions and poolings are one-dimensional.
-        classes: Int of at least 2, the width of the classifier.
+        classes: Int of at least 1, the width of the classifier; 1 for one number, with the `classifier_activation`
+            `"sigmoid"` for two classes or `None` for a regression.
         norm: `"batch"`; `"sync"`, a BatchNorm with the statistics of all replicas; `"group"`, GroupNorm of 16
             channels a group (or the next larger number that divides them), for batches too small for statistics; or
             `"none"`.
@@ -95,9 +96,8 @@ def convnet(
     """
     blocks = Blocks("convnet", norm, norm_position, bn_momentum, bn_epsilon, activation, weight_decay)
     _check_sizes(filters, input_shape)
-    check_at_least("convnet", "classes", classes, 2)
     check_choice("convnet", "pooling", pooling, (None, "avg", "max"))
-    check_activation("convnet", "classifier_activation", classifier_activation)
+    check_classifier("convnet", classes, classifier_activation)
     rates = stage_rates("convnet", dropout, len(filters))
     rank = len(input_shape) - 1
     inputs = keras.Input(input_shape, name="image" if rank == 2 else "window")

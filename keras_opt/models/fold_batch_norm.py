@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError, argument_error, check_choice
+from keras_opt.core.set_weights import set_weights
 from keras_opt.models.affine_folding import (
     AVERAGES,
     CONVOLUTIONS,
@@ -21,7 +22,7 @@ from keras_opt.models.affine_folding import (
     scale_and_shift,
     weights_with_bias,
 )
-from keras_opt.models.graph import calls, functional, output_names, trained_calls
+from keras_opt.models.graph import calls, functional, has_graph, output_names, trained_calls
 
 _BEHIND = (*DENSE, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *TRANSPOSED)
 _BEFORE = (*DENSE, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE)
@@ -66,7 +67,7 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
         >>> folded = keras_opt.models.fold_batch_norm(keras_opt.models.convnet((8, 16), (28, 28, 1), 10))
     """
     check_choice("fold_batch_norm", "unproven", unproven, ("raise", "keep"))
-    if not _has_graph(model):
+    if not has_graph(model):
         cure = "Give a functional or Sequential model that starts with keras.Input."
         raise argument_error("fold_batch_norm", "model", model, "a built model with a graph of layers", cure)
     folded, left = _fold_all(model)
@@ -78,23 +79,20 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
     return model if folded is None else folded
 
 
-def _has_graph(model):
-    inputs = isinstance(model, keras.Model) and getattr(model, "inputs", None)
-    return bool(inputs) and "output_layers" in functional(model).get_config()
-
-
 def _fold_all(model: keras.Model) -> tuple[keras.Model | None, dict[str, str]]:
     """The folded model, `None` if it is `model` as it was; and the norms that are left in it, each with the reason."""
     model, changed = functional(model), False
     nested, left = {}, {}
+    trained = trained_calls(model)
     for layer in model.layers:
-        if _has_graph(layer):
+        if has_graph(layer) and layer.name not in trained:
             folded, left_inside = _fold_all(layer)
             nested |= {} if folded is None else {layer.name: folded}
             left |= left_inside
         elif not _is_norm(layer):
             inside = [each.name for each in all_layers(layer) if _is_norm(each)]
-            left |= dict.fromkeys(inside, f"it is inside of `{layer.name}` ({type(layer).__name__})")
+            call = ", called with training=True" if layer.name in trained else ""
+            left |= dict.fromkeys(inside, f"it is inside of `{layer.name}` ({type(layer).__name__}{call})")
     while True:
         search = _Search(model)
         folds = [fold for layer in model.layers if _is_norm(layer) and (fold := search.find(layer))]
@@ -145,7 +143,7 @@ def _without(model: keras.Model, folds: list[_Fold], nested: dict[str, keras.Mod
     copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
         if layer.weights and layer.name not in removed | nested.keys():
-            copy.get_layer(layer.name).set_weights(weights.get(layer.name) or layer.get_weights())
+            set_weights(copy.get_layer(layer.name), weights.get(layer.name) or layer.get_weights())
     return copy
 
 
@@ -194,7 +192,7 @@ class _Search:
             if name is None:
                 if behind:
                     return "what comes behind it goes to no layer or several, or one that is called twice"
-                return "what feeds it also feeds another layer, is called twice, or is an output of the model"
+                return "what feeds it is an input or output of the model, feeds another layer too, or is called twice"
             layer = self.layers.get(name)
             passes = self._passes(layer, scale, behind)
             if isinstance(passes, str):

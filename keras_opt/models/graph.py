@@ -23,6 +23,23 @@ def functional(model: keras.Model) -> keras.Model:
     return model
 
 
+def has_graph(layer: keras.Layer) -> bool:
+    """Whether `layer` is a built functional or Sequential model, and its config that of its graph."""
+    if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+        return False
+    return "output_layers" in functional(layer).get_config()
+
+
+def graph_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers in the graph of `model` and in those of nested models: what the saved file has one config for each.
+
+    A model without a graph has none.
+    """
+    if not has_graph(model):
+        return []
+    return [each for layer in model.layers for each in (graph_layers(layer) if has_graph(layer) else [layer])]
+
+
 def output_names(model: keras.Model) -> set[str]:
     """The names of the layers whose outputs are outputs of the model."""
     leaves = keras.tree.flatten(functional(model).get_config()["output_layers"])
@@ -30,7 +47,7 @@ def output_names(model: keras.Model) -> set[str]:
 
 
 def trained_calls(model: keras.Model) -> set[str]:
-    """The names of the layers that are called with `training=True`, whatever the model is called with."""
+    """The names of the layers that are called with `training=True`, unless the model is called with another."""
     return {
         layer["name"]
         for layer in functional(model).get_config()["layers"]

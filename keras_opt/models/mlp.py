@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_opt.core.errors import check_at_least
-from keras_opt.models.blocks import Blocks, check_activation, check_sizes, drop, in_turn, stage_rates
+from keras_opt.models.blocks import Blocks, check_classifier, check_sizes, drop, in_turn, stage_rates
 
 
 def mlp(
@@ -32,7 +32,8 @@ def mlp(
     Args:
         units: One positive int a stage, for example `[128, 64]`.
         input_shape: Shape of one raw input; more than one axis is flattened first.
-        classes: Int of at least 1, the width of the classifier; 1 for one number, such as a logit or a regression.
+        classes: Int of at least 1, the width of the classifier; 1 for one number, with the `classifier_activation`
+            `"sigmoid"` for two classes or `None` for a regression.
         norm: `"batch"`; `"sync"`, a BatchNorm with the statistics of all replicas; `"group"`, GroupNorm of 16
             channels a group (or the next larger number that divides them), for batches too small for statistics; or
             `"none"`.
@@ -70,8 +71,7 @@ def mlp(
     if norm == "group":
         check_at_least("mlp", "units", min(units), 2)  # one value is its own mean
     check_sizes("mlp", "input_shape", input_shape, "(20,)")
-    check_at_least("mlp", "classes", classes, 1)
-    check_activation("mlp", "classifier_activation", classifier_activation)
+    check_classifier("mlp", classes, classifier_activation)
     rates = stage_rates("mlp", dropout, len(units))
     inputs = keras.Input(input_shape, name="features")
     x = in_turn(inputs, preprocessing)

@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
-from keras_opt.core.errors import argument_error, check_at_least, check_positive
+from keras_opt.core.errors import argument_error, check_positive
 from keras_opt.models.blocks import (
     Blocks,
-    check_activation,
+    check_classifier,
     check_input_shape,
     drop,
     in_turn,
@@ -55,7 +55,8 @@ def mobilenet(
 
     Args:
         input_shape: `(height, width, channels)` of the raw image.
-        classes: Int of at least 2, the width of the classifier.
+        classes: Int of at least 1, the width of the classifier; 1 for one number, with the `classifier_activation`
+            `"sigmoid"` for two classes or `None` for a regression.
         alpha: Float above 0 by which all filters are multiplied, then rounded to multiples of 8; below 1 the last 1280
             stay. Default 1.0.
         stem: `"large"` makes one pixel of 32, as for 224; `"small"` leaves out the first two halvings. Default
@@ -96,9 +97,8 @@ def mobilenet(
     """
     blocks = Blocks("mobilenet", norm, norm_position, bn_momentum, bn_epsilon, activation, weight_decay)
     check_input_shape("mobilenet", input_shape, {3: "(height, width, channels)"})
-    check_at_least("mobilenet", "classes", classes, 2)
     check_positive("mobilenet", "alpha", alpha)
-    check_activation("mobilenet", "classifier_activation", classifier_activation)
+    check_classifier("mobilenet", classes, classifier_activation)
     rates = stage_rates("mobilenet", dropout, len(_STAGES))
     halvings = (1, 1) if is_small("mobilenet", stem, input_shape) else (2, 2)  # of the stem and of stage 2
     reduction = 8 * halvings[0] * halvings[1]
@@ -128,7 +128,12 @@ def _block(blocks: Blocks, x: Any, expansion: int, filters: int, strides: int, z
     if expansion > 1:
         x = blocks.convolve(x, expansion * x.shape[-1], 1, f"{name}_expand")
     x = keras.layers.DepthwiseConv2D(
-        3, strides, padding="same", use_bias=blocks.use_bias(), name=f"{name}_depthwise_conv"
+        3,
+        strides,
+        padding="same",
+        use_bias=blocks.use_bias(),
+        depthwise_initializer=blocks.depthwise_initializer(),
+        name=f"{name}_depthwise_conv",
     )(x)
     norm = blocks.norm_layer(x.shape[-1], f"{name}_depthwise_norm")
     x = blocks.finish(x, norm, f"{name}_depthwise_activation")

@@ -10,7 +10,7 @@ from keras_opt.models.blocks import (
     GLOBAL_AVERAGE,
     MAX_POOLING,
     Blocks,
-    check_activation,
+    check_classifier,
     check_input_shape,
     drop,
     in_turn,
@@ -67,7 +67,8 @@ def resnet(
             or 110, in the three stages that the paper has for images of 32 pixels, there with `width=16`.
         input_shape: `(height, width, channels)` of the raw image, or `(length, channels)` of a sensor window, whose
             convolutions and poolings are one-dimensional.
-        classes: Int of at least 2, the width of the classifier.
+        classes: Int of at least 1, the width of the classifier; 1 for one number, with the `classifier_activation`
+            `"sigmoid"` for two classes or `None` for a regression.
         width: Int of at least 1, the filters of the first stage; each further one has twice as many. Default 64.
         stem: `"large"` begins with a convolution of 7 with stride 2 and a pooling, as for 224 pixels; `"small"` with
             one of 3 and stride 1. Default `"auto"`: small where a side has 64 pixels or fewer.
@@ -110,9 +111,8 @@ def resnet(
     blocks = Blocks("resnet", norm, norm_position, bn_momentum, bn_epsilon, activation, weight_decay)
     check_choice("resnet", "depth", depth, _DEPTHS)
     check_input_shape("resnet", input_shape, {3: "(height, width, channels)", 2: "(length, channels)"})
-    check_at_least("resnet", "classes", classes, 2)
     check_at_least("resnet", "width", width, 1)
-    check_activation("resnet", "classifier_activation", classifier_activation)
+    check_classifier("resnet", classes, classifier_activation)
     counts, small = _DEPTHS[depth], is_small("resnet", stem, input_shape)
     rates = stage_rates("resnet", dropout, len(counts))
     reduction = 2 ** (len(counts) - 1) * (1 if small else 4)

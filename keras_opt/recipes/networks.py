@@ -4,7 +4,11 @@ import math
 
 import keras
 
+from keras_opt.core.all_layers import all_layers
+from keras_opt.core.set_weights import set_weights
+from keras_opt.core.trainable_flags import let_train
 from keras_opt.models.convnet import convnet
+from keras_opt.models.finetune import finetune
 from keras_opt.recipes.recipe import Recipe
 
 
@@ -12,8 +16,18 @@ def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, no
     """Build the layer stack of a run, with the pixel scaling inside.
 
     Both sides of a comparison have the same stack; only `norm` differs. Augmentation stands in the training model and
-    is left out of the one that is saved.
+    is left out of the one that is saved. A backbone has the norms it has.
     """
+    augmentation = _augmentation(recipe) if augment else []
+    if recipe.backbone is not None:
+        return finetune(
+            recipe.backbone,
+            image_shape,
+            classes,
+            recipe.weights,
+            dropout=recipe.dropout,
+            preprocessing=augmentation,
+        )
     filters, pooling = _stages(min(image_shape[:2]))
     return convnet(
         filters,
@@ -22,7 +36,7 @@ def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, no
         norm=norm,
         pooling=pooling,
         dropout=recipe.dropout,
-        preprocessing=[keras.layers.Rescaling(1 / 255, name="rescale"), *(_augmentation(recipe) if augment else ())],
+        preprocessing=[keras.layers.Rescaling(1 / 255, name="rescale"), *augmentation],
     )
 
 
@@ -34,8 +48,26 @@ def shipped(trained: keras.Model, recipe: Recipe, norm: str) -> keras.Model:
         model = build(recipe, trained.input_shape[1:], trained.output_shape[-1], norm=norm, augment=False)
     finally:
         keras.config.set_dtype_policy(policy)
-    model.set_weights(trained.get_weights())
+    set_weights(model, trained.get_weights())
+    let_train(model, all_layers(model))  # a backbone is built frozen
     return model
+
+
+def check_network(recipe: Recipe) -> None:
+    """Raise unless a backbone takes the images of `recipe` and has its weights, before any image is read."""
+    if recipe.backbone is not None:
+        channels = 1 if recipe.color_mode == "grayscale" else 3
+        build(recipe, (recipe.image_size, recipe.image_size, channels), 2, norm="batch", augment=False)
+
+
+def unfreezing(model: keras.Model, epochs: int) -> dict[int, str | list[str]]:
+    """When the layers of a pretrained network begin to train: its head, then its upper third, then all of it.
+
+    The rate of the one-cycle is at its peak after three tenths of the epochs.
+    """
+    names = [layer.name for layer in model.layers if layer.weights and layer.name != "head"]
+    first = max(1, epochs // 5)
+    return {0: "head", first: names[2 * len(names) // 3 :], 2 * first: "all"}
 
 
 def _stages(pixels: int) -> tuple[tuple[int, ...], str | None]:

@@ -19,6 +19,7 @@ from keras_opt.core.errors import (
     did_you_mean,
 )
 from keras_opt.core.files import write_atomic
+from keras_opt.models.finetune import check_backbone
 
 SAMPLE = "fashion-mnist-sample"
 QUANTIZE_KINDS = ("int8", "dynamic", "float16", "float32")
@@ -40,6 +41,10 @@ class Recipe:
         validation_split: Fraction in (0, 1) of the training images that every decision reads.
         test: A folder of test images with the same classes; `None` takes `test_split` from `data`.
         test_split: Fraction in (0, 1) of `data`, set aside first and read once, at the end.
+        backbone: A network of keras.applications to start from, such as `"MobileNetV2"`: its head is trained first,
+            then the rest from the top down. `None` trains a convolutional network from scratch.
+        weights: Those of the backbone: `"imagenet"`, a file, or `None` for random ones, with which all of it trains
+            from the begin.
         epochs: Int of at least 1, the length of the one-cycle; the plain baseline may take three times as many.
         batch_size: Int of at least 1.
         max_learning_rate: Float above 0, the peak of `OneCycle`.
@@ -72,6 +77,8 @@ class Recipe:
     validation_split: float = 0.2
     test: str | None = None
     test_split: float = 0.1
+    backbone: str | None = None
+    weights: str | None = "imagenet"
     epochs: int = 30
     batch_size: int = 32
     max_learning_rate: float = 0.004
@@ -98,7 +105,7 @@ class Recipe:
             value = getattr(self, field.name)
             if isinstance(value, np.generic):  # a YAML file holds Python's own numbers only
                 object.__setattr__(self, field.name, value.item())
-        for name in ("data", "test", "device", "out"):
+        for name in ("data", "test", "weights", "device", "out"):
             self._check_text(name, none_allowed=name != "data")
         check_at_least("Recipe", "image_size", self.image_size, 4)
         for name in ("epochs", "batch_size", "pruning_epochs"):
@@ -116,6 +123,8 @@ class Recipe:
             check_fraction("Recipe", name, getattr(self, name))
             if getattr(self, name) == 0:
                 raise argument_error("Recipe", name, 0, "above 0", "Decisions and figures need images of their own.")
+        if self.backbone is not None:
+            check_backbone("Recipe", "backbone", self.backbone)
         check_choice("Recipe", "color_mode", self.color_mode, ("rgb", "grayscale"))
         check_choice("Recipe", "class_weight", self.class_weight, (None, "balanced"))
         check_choice("Recipe", "quantize", self.quantize, QUANTIZE_KINDS)
@@ -147,6 +156,11 @@ class Recipe:
             "augment": False,
         }
         return cls(**{**settings, **changes})
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the network has weights to be kept."""
+        return self.backbone is not None and self.weights is not None
 
     @property
     def settings(self) -> dict[str, Any]:

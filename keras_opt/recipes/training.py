@@ -14,19 +14,23 @@ from keras_opt.callbacks.criteria import Plateau, Target
 from keras_opt.callbacks.early_stopping import EarlyStopping
 from keras_opt.callbacks.find_learning_rate import find_learning_rate
 from keras_opt.callbacks.gradient_monitor import GradientMonitor
+from keras_opt.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_opt.callbacks.learning_rate_monitor import LearningRateMonitor
 from keras_opt.callbacks.progress_bar import ProgressBar
 from keras_opt.callbacks.range_test_result import RangeTestResult
 from keras_opt.compression.prune_low_magnitude import PruneLowMagnitude
 from keras_opt.compression.sparsity_schedules import PolynomialSparsity
+from keras_opt.core.all_layers import all_layers
 from keras_opt.core.clocks import Stopwatch
 from keras_opt.core.errors import argument_error
 from keras_opt.core.progress import Progress
+from keras_opt.core.set_weights import set_weights
+from keras_opt.core.trainable_flags import let_train, without_batch_norm
 from keras_opt.data.arrays import arrays
 from keras_opt.models.labelled_file import save_labelled
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.interrupts import interrupt_at_batch_end
-from keras_opt.recipes.networks import build, shipped
+from keras_opt.recipes.networks import build, shipped, unfreezing
 from keras_opt.recipes.recipe import Recipe
 from keras_opt.recipes.run_folder import RunFolder
 from keras_opt.recipes.sessions import EpochClock, ResumeNote
@@ -37,6 +41,8 @@ PLAIN_EPOCHS_FACTOR = 3
 PLAIN_PATIENCE = 10
 PLAIN_LEARNING_RATE = 1e-3
 FINE_TUNING_RATE_DIVISOR = 10
+# By how much the upper part of a pretrained backbone learns more slowly than its head, and the lower than the upper.
+BACKBONE_RATE_DIVISOR = 10
 
 _TITLES = {"plain": "plain Keras", "optimised": "with keras_opt", "pruned": "pruning"}
 
@@ -62,7 +68,10 @@ class Trainer:
         self.classes = len(prepared.class_names)
 
     def plain(self) -> tuple[keras.Model, dict[str, Any]]:
-        """The network of Keras's MNIST example with Adam at its default rate, for as long as it gets better."""
+        """The network of Keras's MNIST example with Adam at its default rate, for as long as it gets better.
+
+        Of a pretrained backbone only the head trains, as in Keras's guide to transfer learning.
+        """
         stop = keras.callbacks.EarlyStopping(
             "val_accuracy", patience=PLAIN_PATIENCE, restore_best_weights=True, verbose=0
         )
@@ -84,10 +93,14 @@ class Trainer:
             restore_best_weights=True,
         )
         monitor = GradientMonitor()
+        callbacks = [monitor, stop]
         with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
             watch = Stopwatch()
             model = self._optimised_model()
-            facts = self._fit(model, "optimised", "batch", recipe.epochs, watch, [monitor, stop])
+            if recipe.is_pretrained:
+                schedule = unfreezing(model, recipe.epochs)
+                callbacks.append(GradualUnfreezing(schedule, BACKBONE_RATE_DIVISOR, freeze_batch_norm=True))
+            facts = self._fit(model, "optimised", "batch", recipe.epochs, watch, callbacks)
         reason = stop.stopped_because or "the cycle is complete"
         series = monitor.series()
         gradients = {"step": series["step"].tolist(), "grad_norm": series["grad_norm"].tolist()}
@@ -117,8 +130,11 @@ class Trainer:
         with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
             watch = Stopwatch()
             model = self._build(norm="batch", augment=recipe.augment)
-            model.set_weights(dense.get_weights())
+            set_weights(model, dense.get_weights())
+            if recipe.is_pretrained:  # it is built frozen
+                let_train(model, without_batch_norm(all_layers(model)))
             rate = recipe.max_learning_rate / FINE_TUNING_RATE_DIVISOR
+            rate /= BACKBONE_RATE_DIVISOR if recipe.is_pretrained else 1
             self._compile(model, keras.optimizers.schedules.CosineDecay(rate, steps))
             facts = self._fit(model, "pruned", "batch", recipe.pruning_epochs, watch, [prune, best])
         model = shipped(model, recipe, "batch")

@@ -81,7 +81,7 @@ def test_the_file_opens_in_plain_keras(tmp_path):
         ({"input_shape": 8}, r"`input_shape` must be \(height, width, channels\) or \(length, channels\)"),
         ({"input_shape": (None, None, 3)}, "`input_shape` must be an integer of at least 1"),
         ({"input_shape": (9, 28, 1), "filters": (4, 4, 4)}, "`input_shape` must be large enough for 3 stages"),
-        ({"classes": 1}, "`classes` must be an integer of at least 2"),
+        ({"classes": 1}, "`classes` must be at least 2 under a softmax"),
         ({"norm": "layer"}, "`norm` must be one of 'batch', 'sync', 'group', 'none'"),
         ({"norm_position": "before_activations"}, "Did you mean 'before_activation'"),
         ({"bn_momentum": 1.0}, "`bn_momentum` must be a fraction"),

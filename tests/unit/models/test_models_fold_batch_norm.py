@@ -4,10 +4,13 @@ import keras
 import numpy as np
 import pytest
 from builders import BUILDERS, norms, with_random_statistics
+from full_rows import full
 
 from keras_opt.core.errors import InputError
+from keras_opt.layers import DropBlock, ScheduledDropout, StochasticDepth
 from keras_opt.models import convnet, fold_batch_norm
 from keras_opt.models.graph import calls
+from keras_opt.schedules import PolynomialDecay
 
 RNG = np.random.default_rng(0)
 
@@ -86,12 +89,15 @@ def test_a_shift_that_does_not_reach_the_padding_is_refused():
     assert largest_deviation(model, kept, model.input_shape[1:]) < 1e-5
 
 
-@pytest.mark.parametrize("family", ["ResNet50", "MobileNetV2", "MobileNetV3Small"])
-def test_large_graphs_keep_their_outputs_and_lose_every_norm(family):
-    model = getattr(keras.applications, family)(weights=None, input_shape=(32, 32, 3), include_top=False)
+@pytest.mark.parametrize(
+    ("family", "side"),
+    [("MobileNetV3Small", 32), full("ResNet50", 32), full("ResNet50", 224), full("MobileNetV2", 224)],
+)
+def test_large_graphs_keep_their_outputs_and_lose_every_norm(family, side):
+    model = getattr(keras.applications, family)(weights=None, input_shape=(side, side, 3), include_top=False)
     folded = fold_batch_norm(with_random_statistics(model))
     assert not norms(folded)
-    assert largest_deviation(model, folded, (32, 32, 3)) < 1e-5
+    assert largest_deviation(model, folded, (side, side, 3)) < 1e-5
 
 
 def nested():
@@ -244,7 +250,7 @@ def test_what_has_no_graph_is_refused():
     ("model", "reason"),
     [
         (with_negative_gamma, "it has a negative gamma, with which the max-pooling `pool1` does not commute"),
-        (with_two_consumers, "what feeds it also feeds another layer"),
+        (with_two_consumers, "what feeds it is an input or output of the model, feeds another layer too, or is called"),
         (with_activation, "`dense` has an activation of its own"),
         (called_twice, "it is called 2 times"),
         (a_subclass, "it is a Shifted, a subclass, which may do something else"),
@@ -271,6 +277,35 @@ def test_what_cannot_be_proven_is_refused_or_kept(model, reason):
         fold_batch_norm(model)
     assert str(error.value).startswith(f"fold_batch_norm: norm `norm1` cannot be folded: {reason}")
     assert norms(fold_batch_norm(model, unproven="keep"))[0].name == "norm1"
+
+
+def test_a_nested_model_that_is_called_in_training_is_left_as_it_is():
+    norm = keras.layers.BatchNormalization(name="norm1")
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), norm], name="inner")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inner(inputs, training=True)))
+    reason = r"it is inside of `inner` \(Sequential, called with training=True\)"
+    with pytest.raises(InputError, match=f"norm `norm1` cannot be folded: {reason}"):
+        fold_batch_norm(model)
+    assert fold_batch_norm(model, unproven="keep") is model
+
+
+def test_an_adapted_normalization_keeps_its_statistics():
+    """Its `set_weights` does not reach the constants that it computes with."""
+    scale = keras.layers.Normalization()
+    scale.adapt(RNG.normal(3, 2, size=(100, 4)))
+    layers = [scale, keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    model = with_random_statistics(keras.Sequential([keras.Input((4,)), *layers]))
+    assert largest_deviation(model, fold_batch_norm(model), (4,)) < 1e-5
+
+
+def test_a_norm_passes_every_dropout():
+    layers = [keras.layers.Conv2D(4, 3), DropBlock(0.1, 2), StochasticDepth(0.1)]
+    layers += [ScheduledDropout(PolynomialDecay(0.3, 10)), keras.layers.BatchNormalization()]
+    model = with_random_statistics(keras.Sequential([keras.Input((8, 8, 3)), *layers]))
+    folded = fold_batch_norm(model)
+    assert not norms(folded)
+    assert largest_deviation(model, folded, (8, 8, 3)) < 1e-5
 
 
 def test_a_norm_inside_of_a_wrapper_is_named():

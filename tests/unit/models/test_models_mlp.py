@@ -62,6 +62,11 @@ def test_groups_have_16_channels_or_the_next_number_that_divides():
     assert [group_size(units) for units in (8, 16, 64, 24, 40, 17)] == [8, 16, 16, 24, 20, 17]
 
 
+def test_one_output_for_two_classes_or_a_regression():
+    assert mlp([8], (4,), 1, classifier_activation="sigmoid").output_shape == (None, 1)
+    assert mlp([8], (4,), 1, classifier_activation=None).output_shape == (None, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -71,6 +76,7 @@ def test_groups_have_16_channels_or_the_next_number_that_divides():
         ({"units": [1], "norm": "group"}, "`units` must be an integer of at least 2"),
         ({"input_shape": 20}, "`input_shape` must be a sequence of ints"),
         ({"classes": 0}, "`classes` must be an integer of at least 1"),
+        ({"classes": 1}, "`classes` must be at least 2 under a softmax, which makes 1.0 of any one output"),
         ({"norm": "layer"}, "`norm` must be one of 'batch', 'sync', 'group', 'none'"),
         ({"dropout": (0.1, 0.2, 0.3)}, "`dropout` must be 1 rates, one a stage"),
         ({"dropout": "0.5"}, "`dropout` must be a fraction"),

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 from builders import trainable
+from full_rows import full
 
 from keras_opt.models import mobilenet
 
 
-@pytest.mark.parametrize("alpha", [0.35, 0.5, 0.75, 1.0, 1.3, 1.4])
+@pytest.mark.parametrize("alpha", [0.35, 1.3, *map(full, [0.5, 0.75, 1.0, 1.4])])
 def test_parameters_are_those_of_keras_applications(alpha):
     ours = mobilenet((96, 96, 3), 1000, alpha)
     theirs = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), alpha=alpha)
@@ -55,6 +56,13 @@ def test_no_bias_before_a_norm():
     assert len(biased(norm="none")) == 1 + 52
 
 
+def test_without_norm_the_signal_arrives():
+    """Keras's own initializer counts all channels as inputs of a depthwise filter, which reads one."""
+    model = mobilenet((32, 32, 3), 4, 0.35, norm="none", zero_init_last=False)
+    top = keras.Model(model.input, model.get_layer("top_activation").output)
+    assert np.std(top(np.random.default_rng(0).normal(size=(4, 32, 32, 3)))) > 0.01
+
+
 def test_depthwise_kernels_do_not_decay():
     model = mobilenet((16, 16, 3), 4, 0.35, weight_decay=4e-5)
     assert model.get_layer("stage2_block1_depthwise_conv").depthwise_regularizer is None
@@ -68,7 +76,7 @@ def test_depthwise_kernels_do_not_decay():
         ({"input_shape": (7, 7, 3)}, "`input_shape` must be at least 8 along each side"),
         ({"input_shape": (16, 80, 3), "stem": "large"}, "`input_shape` must be at least 32 along each side"),
         ({"alpha": 0}, "`alpha` must be a finite number above 0"),
-        ({"classes": 1}, "`classes` must be an integer of at least 2"),
+        ({"classes": 1}, "`classes` must be at least 2 under a softmax"),
         ({"dropout": [0.1] * 6}, "`dropout` must be 7 rates, one a stage"),
     ],
 )

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 from builders import kinds, trainable
+from full_rows import full
 
 from keras_opt.models import resnet
 
 
-@pytest.mark.parametrize(("depth", "parameters"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032)])
+@pytest.mark.parametrize(("depth", "parameters"), [(18, 11_689_512), full(34, 21_797_672), full(50, 25_557_032)])
 def test_parameters_of_the_imagenet_networks(depth, parameters):
     """The figures of torchvision, which has no bias before a norm."""
     assert trainable(resnet(depth, (224, 224, 3), 1000)) == parameters
@@ -123,7 +124,7 @@ def test_settings_reach_their_layers():
         ({"input_shape": (32,)}, r"`input_shape` must be \(height, width, channels\) or \(length, channels\)"),
         ({"input_shape": (7, 32, 3)}, "`input_shape` must be at least 8 along each side"),
         ({"input_shape": (31, 64, 3), "stem": "large"}, "`input_shape` must be at least 32 along each side"),
-        ({"classes": 1}, "`classes` must be an integer of at least 2"),
+        ({"classes": 1}, "`classes` must be at least 2 under a softmax"),
         ({"width": 0}, "`width` must be an integer of at least 1"),
         ({"stem": "tiny"}, "`stem` must be one of 'auto', 'small', 'large'"),
         ({"dropout": [0.1]}, "`dropout` must be 4 rates, one a stage"),

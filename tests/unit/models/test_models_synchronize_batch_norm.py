@@ -39,8 +39,9 @@ def test_it_takes_effect_in_a_model_that_was_trained_and_is_kept_in_the_file(tmp
     model.compile("sgd", "sparse_categorical_crossentropy")
     model.fit(X, Y, verbose=0)
     before = model.get_weights()
+    traced = model.train_function
     synchronize_batch_norm(model)
-    assert model.train_function is None
+    assert model.train_function not in (traced, None)
     for kept, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, now)
     model.save(tmp_path / "model.keras")
