@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from keras_opt import compression as compression
     from keras_opt import data as data
     from keras_opt import export as export
+    from keras_opt import layers as layers
     from keras_opt import models as models
     from keras_opt import recipes as recipes
     from keras_opt import report as report
@@ -25,6 +26,7 @@ _SUBPACKAGES = (
     "compression",
     "data",
     "export",
+    "layers",
     "models",
     "recipes",
     "report",

@@ -41,11 +41,17 @@ def decode_image(path: str | os.PathLike, image_size: tuple[int, int], channels:
         ValueError: The file is no image, or one that cannot be decoded.
     """
     height, width = image_size
+    image = read_image(path, channels).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def read_image(path: str | os.PathLike, channels: int) -> Image.Image:
+    """Read one image in its own size, as `decode_image` does before it resizes."""
     try:
         with Image.open(path) as image:
             image = _as_8_bit(_turned_upright(image))
             image.info.pop("transparency", None)  # convert would only warn about it
-            image = image.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.BILINEAR)
+            return image.convert("RGB" if channels == 3 else "L")
     except UnidentifiedImageError as error:
         raise ValueError("cannot identify image file (empty, damaged, or not an image)") from error
     except (SyntaxError, Image.DecompressionBombError) as error:
@@ -56,7 +62,6 @@ def decode_image(path: str | os.PathLike, image_size: tuple[int, int], channels:
         # Pillow's parsers answer damaged bytes with whatever they trip over (struct.error, TypeError, AttributeError,
         # ...). It is the file's fault all the same: the caller gets one kind of error, to name the file and go on.
         raise ValueError(f"damaged image ({type(error).__name__}: {error})") from error
-    return np.asarray(image).reshape(height, width, channels)
 
 
 def _turned_upright(image):

@@ -19,7 +19,7 @@ import numpy as np
 from image_folders import write_images
 
 import keras_opt
-from keras_opt import callbacks, compression, data, export, models, recipes, report, schedules, training
+from keras_opt import callbacks, compression, data, export, layers, models, recipes, report, schedules, training
 from keras_opt.core.progress import Progress
 
 RNG = np.random.default_rng(0)
@@ -376,6 +376,21 @@ def arrays_shuffle_and_keep_pairs(folder: Path) -> bool:
     return np.array_equal(x, y) and not np.array_equal(x, np.arange(50)) and sorted(x.numpy()) == list(range(50))
 
 
+def draws_by_the_seed(folder: Path) -> bool:
+    layer = keras.layers.RandomBrightness(0.5, value_range=(-9, 9))
+    datasets = [
+        data.augment(data.arrays(np.zeros((4, 2, 2, 3)), np.zeros(4), shuffle=False), layer, seed=3) for _ in range(2)
+    ]
+    first, same, later = (next(iter(dataset))[0].numpy() for dataset in (*datasets, datasets[0]))
+    return np.array_equal(first, same) and not np.isclose(first, later).any()
+
+
+def names_the_slow_stage(folder: Path) -> bool:
+    squares = data.arrays(np.zeros((8, 80, 80), np.float32), np.zeros(8), 4, seed=0)
+    profile = data.profile_dataset(squares.map(lambda x, y: x @ x @ x @ x @ x @ x), max_seconds=0.3)
+    return profile.slowest.name.endswith("map (lambda)") and profile.images_per_second > 0
+
+
 def folds_a_norm(folder: Path) -> bool:
     model = small_convnet()
     folded = models.fold_batch_norm(model)
@@ -399,6 +414,12 @@ def synchronizes_its_norms(folder: Path) -> bool:
     model = models.convnet((4,), (12, 12, 1), 3)
     models.synchronize_batch_norm(model)
     return model.get_layer("norm1").synchronized
+
+
+def sets_a_rate(folder: Path) -> bool:
+    model = models.mlp([4], (5,), 2, dropout=0.5)
+    models.set_dropout(model, {"dropout1": 0.2})
+    return model.get_layer("dropout1").rate == 0.2
 
 
 def takes_the_statistics_of_its_data(folder: Path) -> bool:
@@ -483,6 +504,8 @@ def device_file_agrees(folder: Path) -> bool:
 
 DATA = {
     "arrays": Call(arrays_shuffle_and_keep_pairs),
+    "augment": Call(draws_by_the_seed),
+    "profile_dataset": Call(names_the_slow_stage),
     "image_folder": Call(reads_an_image_folder),
     "load_fashion_mnist_sample": Call(lambda folder: data.load_fashion_mnist_sample("test")[0].shape == (2000, 28, 28)),
     "FASHION_MNIST_CLASSES": Call(lambda folder: len(set(data.FASHION_MNIST_CLASSES)) == 10),
@@ -499,6 +522,76 @@ MODELS = {
     "freeze_batch_norm": Call(freezes_its_norms),
     "synchronize_batch_norm": Call(synchronizes_its_norms),
     "exclude_norm_and_bias_from_decay": Call(excludes_what_is_no_kernel),
+    "finetune": Call(
+        lambda folder: models.finetune("MobileNetV2", (32, 32, 3), 3, None, alpha=0.35).get_layer("head").units == 3
+    ),
+    "add_regularization": Call(
+        lambda folder: models.add_regularization(models.mlp([4], (5,), 2), l2=0.1).weights[0] == "dense1/kernel"
+    ),
+    "set_dropout": Call(sets_a_rate),
+}
+
+
+def drops(share: float, make: Callable[..., keras.Layer], **arguments: Any) -> Call:
+    """A row for a layer that drops values in training: the share of them, the mean kept, and nothing at inference."""
+
+    def effect(folder: Path) -> bool:
+        ones = np.ones((400, 6, 6, 2), "float32")
+        model = keras.Sequential([keras.Input(ones.shape[1:]), make(**arguments)])
+        dropped = np.asarray(model(ones, training=True))
+        right = np.isclose((dropped == 0).mean(), share, atol=0.1) and np.isclose(dropped.mean(), 1, atol=0.15)
+        return right and np.array_equal(model(ones), ones)
+
+    return Call(effect)
+
+
+def mixes(make: Callable[..., keras.Layer]) -> Call:
+    """A row for a layer that mixes images, each full of its number, and their labels in the same shares."""
+
+    def effect(folder: Path) -> bool:
+        images = np.tile(np.eye(12)[:, np.newaxis, np.newaxis], (1, 6, 6, 1))
+        layer = make(1.0, num_classes=12)
+        mixed, labels = layer((images, np.arange(12)))
+        plain, rows = layer((images, np.arange(12)), training=False)
+        told = np.allclose(np.mean(mixed, axis=(1, 2)), labels, atol=1e-5) and np.max(labels, axis=1).min() < 0.9
+        return told and np.array_equal(plain, images) and np.array_equal(rows, np.eye(12))
+
+    return Call(effect)
+
+
+def crops_each_image_elsewhere(folder: Path) -> bool:
+    columns = np.tile(np.arange(8.0)[:, np.newaxis], (20, 6, 1, 1))
+    layer = layers.RandomCrop(6, 4)
+    lefts = layer(columns, training=True)[:, 0, 0, 0].numpy()
+    return set(lefts) == {0, 1, 2, 3, 4} and np.array_equal(layer(columns, training=False), columns[:, :, 2:6])
+
+
+def augments_each_image_by_itself(folder: Path) -> bool:
+    images = np.tile(np.arange(0, 256, 4, dtype="uint8").reshape(8, 8, 1), (40, 1, 1, 1))
+    layer = layers.RandAugment(num_ops=1, factor=(0.5, 0.5))
+    outcomes = {image.tobytes() for image in np.asarray(layer(images, training=True))}
+    return len(outcomes) > 8 and np.array_equal(layer(images, training=False), images)
+
+
+def moves_each_image_by_itself(folder: Path) -> bool:
+    """As Keras 2's generator would; in inference only the values are rescaled."""
+    images = np.tile(np.arange(0, 256, 4, dtype="uint8").reshape(8, 8, 1), (40, 1, 1, 1))
+    layer = layers.RandomAffine.from_image_data_generator(rotation_range=30, width_shift_range=0.2, rescale=1 / 255)
+    outcomes = {image.tobytes() for image in np.asarray(layer(images, training=True))}
+    return len(outcomes) > 35 and np.allclose(layer(images, training=False), images / 255)
+
+
+LAYERS = {
+    "CutMix": mixes(layers.CutMix),
+    "MixUp": mixes(layers.MixUp),
+    "RandAugment": Call(augments_each_image_by_itself),
+    "RandomAffine": Call(moves_each_image_by_itself),
+    "RandomCrop": Call(crops_each_image_elsewhere),
+    "DropBlock": drops(0.3, layers.DropBlock, rate=0.3, block_size=2),
+    "StochasticDepth": drops(0.3, layers.StochasticDepth, rate=0.3),
+    "ScheduledDropout": drops(
+        0.3, layers.ScheduledDropout, rate_schedule=schedules.PolynomialDecay(0.3, 10, end_learning_rate=0.0)
+    ),
 }
 
 EXPORT = {
@@ -553,6 +646,7 @@ PUBLIC_NAMES: dict[str, dict[str, InFit | Call]] = {
     "compression": COMPRESSION,
     "data": DATA,
     "export": EXPORT,
+    "layers": LAYERS,
     "models": MODELS,
     "recipes": RECIPES,
     "report": REPORT,

@@ -9,10 +9,11 @@ import keras
 import pytest
 from public_names import InFit, rows
 
-from keras_opt import callbacks, compression
+from keras_opt import callbacks, compression, layers
 
 MODES = ["up", None, 3]
 NAMES = [3, None, b"loss", ["loss"], ""]
+FRACTIONS = [-0.1, 1, 1.5, "0.5", None, float("nan"), True]
 PATTERNS = [3, "head", [3], ["head", None]]
 PATHS = [3, True, b"folder", ["folder"]]
 POSITIVE = [0, -1.0, float("nan"), float("inf"), "1", True]
@@ -50,6 +51,7 @@ BAD = {
     },
     callbacks.GradientMonitor: {"every": FROM_1, "histograms": [True], "log_dir": PATHS},
     callbacks.GradualUnfreezing: {"schedule": [3, None, {}, {1: "all"}, {0: 3}, "all"], "lr_decay": ["2", -1, 0]},
+    callbacks.LearningRateMonitor: {"effective": ["yes", None, 1]},
     callbacks.ModelCheckpoint: {
         "filepath": [3, None, b"a.keras"],
         "monitor": NAMES,
@@ -99,6 +101,58 @@ BAD = {
         "exclude": PATTERNS,
         "every": FROM_1,
     },
+    layers.CutMix: {
+        "factor": [-0.1, 0, 1.5, "1", None, (0.2,), (0.5, 1.5), True, float("nan")],
+        "seed": [1.5, "1"],
+        "data_format": ["channels", 3],
+        "num_classes": [1, 0, 1.5, "3", True],
+    },
+    layers.DropBlock: {"rate": FRACTIONS, "block_size": FROM_1, "data_format": ["channels", 3], "seed": [1.5, "1"]},
+    layers.MixUp: {
+        "alpha": POSITIVE,
+        "num_classes": [1, 0, 1.5, "3", True],
+        "seed": [1.5, "1"],
+        "data_format": ["channels", 3],
+    },
+    layers.RandAugment: {
+        "value_range": [255, "01", (0,), (1, 0), (0, 0), (0, 1, 2), (0, float("inf")), ("0", "1"), None],
+        "num_ops": FROM_1,
+        "factor": [-0.1, 1.5, "0.5", None, (0.2,), (0.5, 1.5), True, float("nan")],
+        "interpolation": ["bicubic", None, 3],
+        "seed": [1.5, "1"],
+        "data_format": ["channels", 3],
+        "bounding_box_format": ["coco", 3],
+    },
+    layers.RandomAffine: {
+        "rotation_degrees": [-1, 361, "20", None, (0, 10, 20), (10, 0), (-400, 0), True, float("nan")],
+        "width_shift": [-0.1, 1.5, -3, "0.2", None, (0.2,), (0.2, -0.2), True],
+        "height_shift": [-0.1, 1.5, -3, "0.2", None, (0.2,), (0.2, -0.2), True],
+        "zoom": [-0.1, 1, "0.2", None, (0.8, 1.2), (-1, 0)],
+        "shear_degrees": [-1, 90, "20", None, (-90, 0)],
+        "fill_mode": ["zeros", None, 3],
+        "fill_value": ["0", None, float("nan"), True],
+        "interpolation": ["bicubic", None, 3],
+        "rescale": ["1", float("nan"), True],
+        "output_size": [224, "ab", (224,), (0, 224), (224.0, 224), (224, 224, 3)],
+        "bounding_box_format": ["coco", 3],
+        "seed": [1.5, "1"],
+    },
+    layers.RandomCrop: {
+        "height": [*FROM_1, "5"],
+        "width": FROM_1,
+        "seed": [1.5, "1"],
+        "data_format": ["channels", 3],
+        "padding": COUNTS,
+        "fill_mode": ["zeros", None, 3],
+        "fill_value": ["0", None, float("nan"), True],
+        "bounding_box_format": ["coco", 3],
+    },
+    layers.ScheduledDropout: {
+        "rate_schedule": [0.5, None, lambda step: 0.5, keras.optimizers.schedules.CosineDecay(1.5, 10)],
+        "noise_shape": [3, "11", (0, 1), (1.5,), (True,)],
+        "seed": [1.5, "1"],
+    },
+    layers.StochasticDepth: {"rate": FRACTIONS, "seed": [1.5, "1"]},
 }
 
 # What the class cannot be made without, or what the argument in question is for.
@@ -115,6 +169,10 @@ BESIDE = {
     callbacks.SuccessiveIncreases: {"count": 1},
     callbacks.Target: {"monitor": "loss", "value": 1.0},
     compression.PruneLowMagnitude: {"schedule": lambda step: 0.5},
+    layers.DropBlock: {"rate": 0.1},
+    layers.RandomCrop: {"height": 4, "width": 4},
+    layers.ScheduledDropout: {"rate_schedule": keras.optimizers.schedules.CosineDecay(0.5, 10)},
+    layers.StochasticDepth: {"rate": 0.1},
     (callbacks.EarlyStopping, "best"): {"restore_best_weights": True},
     (callbacks.EarlyStopping, "filepath"): {"restore_best_weights": True},
     (callbacks.GradientClipping, "exclude"): {"adaptive": 0.01},
@@ -125,8 +183,11 @@ WITHOUT_A_ROW = {
     "verbose",
     "callbacks",
     "delete_checkpoint",
+    "horizontal_flip",
+    "vertical_flip",
     "double_checkpoint",
     "effective",
+    "freeze_batch_norm",
     "per_layer",
     "ratios",
     "relative",

@@ -1,6 +1,7 @@
 """Every callback can be copied before and after a fit, and used again and again, as scikit-learn's tools do."""
 
 import copy
+import functools
 import inspect
 
 import keras
@@ -15,7 +16,7 @@ from keras_opt import callbacks, compression
 
 CALLBACKS = {name: row for name, row in rows(InFit).items() if issubclass(row.make, keras.callbacks.Callback)}
 
-every_callback = pytest.mark.parametrize("row", CALLBACKS.values(), ids=CALLBACKS)
+every_callback = pytest.mark.parametrize("name", CALLBACKS)
 
 
 class Unregistered(keras.Model):
@@ -28,33 +29,47 @@ def unregistered():
     return Unregistered(inputs, keras.layers.Dense(2)(body))
 
 
-@every_callback
-def test_a_copy_made_before_a_fit_has_its_effect(row):
-    assert row.effect(fit(row, copy.deepcopy(made(row))))
+class Copies(keras.callbacks.Callback):
+    """Copies a callback in the middle of every epoch."""
+
+    def __init__(self, used):
+        super().__init__()
+        self.used, self.made = used, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 5:
+            self.made.append(copy.deepcopy(self.used))
+
+
+@functools.cache
+def fit_with_copies(name):
+    """A fit with a copy of what a row describes, and the copies that were made of that in the fit."""
+    row = CALLBACKS[name]
+    used = copy.deepcopy(made(row))
+    copies = Copies(used)
+    with_copies = InFit(row.make, row.arguments, row.effect, lambda used: [*row.use(used), copies])
+    return fit(with_copies, used, unregistered()), copies.made
 
 
 @every_callback
-def test_a_copy_made_after_a_fit_has_its_effect_and_shares_nothing_but_the_model(row):
-    used = made(row)
-    model = fit(row, used, unregistered()).model
-    copied = copy.deepcopy(used)
-    assert copied.model is model
-    assert copied is not used
+def test_a_copy_made_before_a_fit_has_its_effect_and_copies_made_in_the_middle_leave_that_as_it_is(name):
+    assert CALLBACKS[name].effect(fit_with_copies(name)[0])
+
+
+@every_callback
+def test_a_copy_made_in_the_middle_of_a_fit_has_its_effect(name):
+    row = CALLBACKS[name]
+    assert row.effect(fit(row, fit_with_copies(name)[1][-1]))
+
+
+@every_callback
+def test_a_copy_made_after_a_fit_has_its_effect_and_shares_nothing_but_the_model(name):
+    row, fitted = CALLBACKS[name], fit_with_copies(name)[0]
+    copied = copy.deepcopy(fitted.used)
+    assert copied.model is fitted.model
+    assert copied is not fitted.used
     assert row.effect(fit(row, copied))
-    assert used.model is model
-
-
-@every_callback
-def test_a_copy_made_in_the_middle_of_a_fit_leaves_that_as_it_is(row):
-    class Copies(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 5:
-                copies.append(copy.deepcopy(used))
-
-    copies, used = [], made(row)
-    with_copies = InFit(row.make, row.arguments, row.effect, lambda used: [*row.use(used), Copies()])
-    assert row.effect(fit(with_copies, used, unregistered()))
-    assert row.effect(fit(row, copies[-1]))
+    assert fitted.used.model is fitted.model
 
 
 def test_keras_cannot_copy_its_own_beside_such_a_model():

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,7 +14,10 @@ from keras_opt.callbacks.siblings import siblings
 from keras_opt.callbacks.validation_batches import validation_batches
 from keras_opt.core import random_generators, replicas
 from keras_opt.core.all_layers import all_layers
+from keras_opt.core.errors import InputError
 from keras_opt.core.learning_rates import rate_source
+from keras_opt.data.dataset_graph import function_of, inputs_of, kind_of
+from keras_opt.models import add_regularization, finetune, pretrained_weights, set_dropout
 from keras_opt.training import StepHooks
 from keras_opt.training.callers import running_fits
 from keras_opt.training.hookable import PRIVATE_METHODS
@@ -289,6 +293,45 @@ def test_an_optimizer_still_knows_the_variables_it_was_built_for():
 
 
 @pytest.mark.smoke
+def test_the_applications_ask_for_their_weights_where_they_did(tmp_path, monkeypatch):
+    asked = []
+
+    def answers(origin):
+        asked.append(origin)
+        return False
+
+    monkeypatch.setattr(pretrained_weights, "_answers", answers)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="Fetch https://"):
+        finetune("MobileNetV2", (96, 96, 3), 2, alpha=0.35)
+    assert asked, f"{VERSION}: applications have moved `get_file`; see keras_opt/models/pretrained_weights.py"
+    monkeypatch.undo()
+    folder = Path(keras.src.backend.config.keras_home(), "models")
+    assert pretrained_weights._folder("models") == folder, f"{VERSION} keeps what it fetches elsewhere"
+
+
+@pytest.mark.smoke
+def test_a_built_layer_can_be_given_a_generator_as_it_could():
+    where = f"{VERSION} has moved Layer._tracker; see keras_opt/models/set_dropout.py"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.0, name="drop")])
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        model.layers[0].seed_generator = keras.random.SeedGenerator(1)
+    set_dropout(model, {"drop": 0.5})
+    assert model.layers[0]._tracker.locked, where
+    assert any(each is model.layers[0].seed_generator.state for each in model.variables), where
+
+
+@pytest.mark.smoke
+def test_an_attention_layer_saves_its_regularizers_where_it_did():
+    inputs = keras.Input((3, 2))
+    model = keras.Model(inputs, keras.layers.MultiHeadAttention(1, 2, name="mha")(inputs, inputs))
+    add_regularization(model, l2=0.5)  # it warns of what is not saved, and warnings are errors
+    saved = model.get_layer("mha").get_config()["kernel_regularizer"] or {"config": {"l2": None}}
+    where = f"{VERSION} has moved MultiHeadAttention._kernel_regularizer; see keras_opt/models/saved_regularizers.py"
+    assert saved["config"]["l2"] == 0.5, where
+
+
+@pytest.mark.smoke
 def test_the_global_generator_of_keras_is_where_it_was():
     keras.random.uniform(())
     generator = random_generators._keras_generator()
@@ -324,3 +367,18 @@ def test_a_fit_keeps_its_place_in_the_data_where_it_did(tmp_path):
     assert seen[:2] == [(1, 4, None, 1), (2, 4, None, 1)], where
     model._initial_epoch = 1
     assert model.fit(data, epochs=2, verbose=0, shuffle=False).epoch == [1], where
+
+
+def test_a_dataset_knows_what_it_reads_and_the_functions_it_was_given():
+    """`data/dataset_graph.py` asks for `_inputs` and `_functions`, which have no public names."""
+
+    def doubled(x):
+        return x * 2
+
+    source = tf.data.Dataset.range(3)
+    dataset = tf.data.Dataset.zip(source.map(doubled), source).batch(2)
+    where = f"TensorFlow {tf.__version__} has moved Dataset._inputs or _functions; see keras_opt/data/dataset_graph.py"
+    zipped = inputs_of(dataset)[0]
+    assert [kind_of(part) for part in (dataset, zipped, *inputs_of(zipped))] == ["batch", "zip", "map", "range"], where
+    assert function_of(inputs_of(zipped)[0]) == "doubled", where
+    assert function_of(dataset) == "", where

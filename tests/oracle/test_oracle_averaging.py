@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import oracle_models
 import pytest
+from full_rows import full
 
 from keras_opt.callbacks import WeightAveraging
 from keras_opt.training import StepHooks
@@ -130,15 +131,17 @@ def replayed(name, accumulates):
     return average
 
 
-IN_EVERY_MODE = ("ema", "swa_often", "lookahead")
-IN_ANY_RUN = ("plain", "steps_per_execution")
+def rows():
+    """Every kind in every mode with `--full`; by default the plain average is, the others where the modes part."""
+    modes = {"ema": set(MODES), "swa_often": {"two_replicas"}, "lookahead": {"jit", "accumulation", "two_replicas"}}
+    for name in KINDS:
+        for mode in MODES:
+            always = mode == "steps_per_execution" or mode in modes.get(name, ())
+            yield (name, mode) if always else full(name, mode)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("name", "mode"), list(rows()))
 def test_averages_equal_the_replay(name, mode, request):
-    if not (name in IN_EVERY_MODE or mode in IN_ANY_RUN or request.config.getoption("full")):
-        return
     strategy = request.getfixturevalue("two_replicas") if mode == "two_replicas" else None
     settings = {"kind": name, **KINDS[name]}
     with oracle_models.float64():
@@ -146,7 +149,7 @@ def test_averages_equal_the_replay(name, mode, request):
     assert oracle_models.deviation(model.get_weights(), replayed(name, mode == "accumulation")) < GATE
 
 
-@pytest.mark.parametrize("name", ["ema", "swa", "lookahead"])
+@pytest.mark.parametrize("name", ["lookahead", full("ema"), full("swa")])
 def test_the_raw_weights_go_on_training_beside_validation(name):
     settings = {"kind": name, **KINDS[name]}
     x, y = oracle_models.data("batch_norm", 8)

@@ -8,6 +8,7 @@ import numpy as np
 import oracle_models as om
 import pytest
 import tensorflow as tf
+from full_rows import full
 
 from keras_opt.callbacks import find_learning_rate
 from keras_opt.core.progress import Progress
@@ -95,9 +96,7 @@ SETTINGS = {
 CASES = [
     ("built", "schedule", "eight_steps", 1),
     ("small", "loss_scale", "jit", 0),
-    ("built", "accumulation", "plain", 1),
     ("deferred", "momentum_ema", "eager", 0),
-    ("deferred", "adam", "plain", 0),
     ("own_step", "function", "plain", 0),
 ]
 
@@ -134,21 +133,16 @@ def assert_bit_equal(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
+def rows():
+    """Four cases, and all 192 with `--full`."""
+    for case in itertools.product(MODELS, OPTIMIZERS, SETTINGS, (0, 1)):
+        yield case if case in CASES else full(*case)
+
+
 @pytest.mark.filterwarnings("ignore:find_learning_rate.*no learning rate")
-@pytest.mark.parametrize(("model", "optimizer", "settings", "epochs_before"), CASES)
+@pytest.mark.parametrize(("model", "optimizer", "settings", "epochs_before"), list(rows()))
 def test_a_fit_after_the_range_test_is_bit_equal_to_the_fit_without_it(model, optimizer, settings, epochs_before):
-    assert_fit_is_the_same(model, optimizer, settings, epochs_before)
-
-
-@pytest.mark.filterwarnings("ignore:find_learning_rate.*no learning rate")
-def test_so_it_is_in_every_other_setting(request):
-    """All 186 in full, one else."""
-    every = [case for case in itertools.product(MODELS, OPTIMIZERS, SETTINGS, (0, 1)) if case not in CASES]
-    for case in every if request.config.getoption("full") else every[:1]:
-        assert_fit_is_the_same(*case)
-
-
-def assert_fit_is_the_same(*case):
+    case = model, optimizer, settings, epochs_before
     with_test, history, numbers = trained(*case, test=True)
     without, plain_history, plain_numbers = trained(*case, test=False)
     assert_bit_equal(with_test, without)
@@ -157,7 +151,7 @@ def assert_fit_is_the_same(*case):
 
 
 @pytest.mark.filterwarnings("ignore:find_learning_rate.*no learning rate")
-@pytest.mark.parametrize("optimizer", ["adam", "schedule", "accumulation"])
+@pytest.mark.parametrize("optimizer", ["accumulation", full("adam"), full("schedule")])
 def test_everything_is_bit_equal_to_before(optimizer):
     model = built()
     model.compile(OPTIMIZERS[optimizer](), "mse", metrics=["mae"], steps_per_execution=2)
@@ -175,7 +169,7 @@ def test_everything_is_bit_equal_to_before(optimizer):
 
 @pytest.mark.filterwarnings("ignore:find_learning_rate.*no learning rate")
 @pytest.mark.filterwarnings("ignore:.*keras.random.*")
-@pytest.mark.parametrize("optimizer", ["adam", "schedule"])
+@pytest.mark.parametrize("optimizer", ["schedule", full("adam")])
 def test_two_replicas_are_each_as_before(two_replicas, optimizer):
     """BatchNorm's statistics differ from one replica to the other."""
     with two_replicas.scope():

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import oracle_models
 import pytest
+from full_rows import full
 
 from keras_opt.callbacks import GradientAccumulation, GradientClipping, GradualUnfreezing, WeightAveraging
 
@@ -88,7 +89,7 @@ def deviation(ours, theirs):
     return oracle_models.deviation(change(ours), change(theirs))
 
 
-@pytest.mark.parametrize("name", ["SGD", "momentum", "SGD with weight decay", "Adam", "AdamW", "others"])
+@pytest.mark.parametrize("name", ["AdamW", "others", *map(full, ["SGD", "momentum", "SGD with weight decay", "Adam"])])
 def test_each_group_trains_as_by_an_optimizer_of_its_own(name, request):
     others = OTHERS if request.config.getoption("full") else OTHERS[:1]
     for each in others if name == "others" else [name]:
@@ -100,7 +101,7 @@ def test_each_group_trains_as_by_an_optimizer_of_its_own(name, request):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps_per_execution": 8}, {"jit_compile": True}, {"run_eagerly": True}],
+    [{"steps_per_execution": 8}, {"jit_compile": True}, full({"run_eagerly": True})],
     ids=["steps_per_execution 8", "jit", "eager"],
 )
 def test_so_it_does_in_every_mode_of_the_step(settings):
@@ -125,7 +126,7 @@ def test_so_it_does_on_two_replicas(two_replicas):
         assert deviation(in_fit(lambda: make(RATE), x, y, strategy=two_replicas), by_hand(make, x, y)) < 1e-10
 
 
-@pytest.mark.parametrize("decay", [None, 1])
+@pytest.mark.parametrize("decay", [None, full(1)])
 def test_without_decay_all_groups_have_one_rate(decay):
     with oracle_models.float64():
         x, y = oracle_models.data("dense", SAMPLES)

@@ -7,6 +7,7 @@ rates themselves are those that `LearningRateMonitor` recorded in the step. Gate
 import keras
 import numpy as np
 import pytest
+from full_rows import few, full
 from keras import ops
 from oracle_models import BATCH_SIZE, STEPS, build, data, dataset, float64, gradients
 
@@ -67,7 +68,7 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("unit", COUNTS)
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("settings", few(SETTINGS, "steps_per_execution 8"))
 def test_every_update_has_the_rate_of_its_count(settings, unit):
     monitor = LearningRateMonitor()
     model = line(keras.optimizers.SGD(0.5), **settings)
@@ -103,7 +104,7 @@ def test_with_accumulation_updates_count_updates_and_batches_count_micro_batches
 
 
 @pytest.mark.parametrize("unit", ["batch", "update"])
-@pytest.mark.parametrize("first", [False, True], ids=["listed after it", "listed before it"])
+@pytest.mark.parametrize("first", few({"listed after it": False, "listed before it": True}, "listed before it"))
 def test_both_passes_of_sharpness_aware_minimization_are_one_batch(unit, first):
     both = [SharpnessAwareMinimization(0.1), ScheduleLearningRate(schedule(), unit)]
     moved, _ = fit(line(keras.optimizers.SGD(0.5)), both[::-1] if first else both)
@@ -124,7 +125,7 @@ def test_an_update_that_a_loss_scale_optimizer_drops_counts_as_a_batch_only(unit
 
 
 @pytest.mark.parametrize("unit", ["epoch", "batch", "update"])
-@pytest.mark.parametrize("kind", ["sequential", "deferred"])
+@pytest.mark.parametrize("kind", ["deferred", full("sequential")])
 def test_all_parts_of_a_multi_optimizer_follow_it(kind, unit):
     first, second = keras.optimizers.SGD(0.3, name="first"), keras.optimizers.SGD(0.2, momentum=0.5, name="second")
     choose = lambda variable: first if variable.path.endswith("bias") else second  # noqa: E731
@@ -143,7 +144,7 @@ def test_all_parts_of_a_multi_optimizer_follow_it(kind, unit):
 
 
 @pytest.mark.parametrize("unit", ["epoch", "batch", "update"])
-@pytest.mark.parametrize("micro_batches", [None, 4], ids=["", "accumulated"])
+@pytest.mark.parametrize("micro_batches", few({"alone": None, "accumulated": 4}, "accumulated"))
 def test_two_replicas_have_the_rates_of_one(two_replicas, unit, micro_batches):
     monitor = LearningRateMonitor()
     with two_replicas.scope():
@@ -169,7 +170,7 @@ def test_a_second_fit_counts_from_0_and_initial_epoch_counts_for_epochs():
 # --- the monitor ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("settings", few(SETTINGS, "xla", "steps_per_execution 8"))
 def test_the_monitor_records_a_schedule_in_the_optimizer(settings):
     monitor = LearningRateMonitor()
     moved, logs = fit(line(keras.optimizers.SGD(OneCycle(0.1, 30)), **settings), [monitor])
@@ -218,7 +219,7 @@ ADAPTIVE = {
 
 
 @pytest.mark.parametrize("make", ADAPTIVE.values(), ids=ADAPTIVE)
-@pytest.mark.parametrize("rate", [0.01, OneCycle(0.01, 30)], ids=["constant", "schedule"])
+@pytest.mark.parametrize("rate", few({"constant": 0.01, "schedule": OneCycle(0.01, 30)}, "schedule"))
 def test_the_effective_rate_is_the_last_change_of_each_weight_over_its_first_moment(make, rate):
     """Adam's w_before - w_after over m, by layer; for RMSprop over the gradient.
 
@@ -296,7 +297,7 @@ def trained(folder, unit, breaks_after):
     return history.history, series, [weight.tolist() for weight in model.get_weights()], cut.state_dict()
 
 
-@pytest.mark.parametrize("unit", [*COUNTS, "schedule in the optimizer"])
+@pytest.mark.parametrize("unit", ["batch", "schedule in the optimizer", full("epoch"), full("update")])
 def test_a_run_broken_off_in_the_middle_of_an_epoch_ends_bit_equal(unit, tmp_path):
     """Broken off after 17 batches of 55; resumed after 14, where a micro-batch waits for its update."""
     whole = trained(tmp_path / "whole", unit, breaks_after=0)

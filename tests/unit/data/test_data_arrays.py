@@ -1,18 +1,19 @@
 """The batches that `fit` sees: every example once, a new order each epoch, the same for the same seed."""
 
-import gc
 import re
 import tempfile
 import weakref
 
 import keras
 import numpy as np
+import pandas
 import pytest
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
 from keras_opt.core.errors import InputError
 from keras_opt.data import arrays
+from keras_opt.models import mlp
 
 COUNT = 50
 
@@ -167,17 +168,59 @@ def test_memmap_stays_on_disk_and_gives_the_same_batches(data):
         np.testing.assert_array_equal(targets, same_targets)
 
 
-def test_memmap_lives_as_long_as_a_dataset_made_from_it_and_no_longer(data):
+def test_memmap_lives_as_long_as_a_dataset_made_from_it_and_no_longer(data, collect_garbage):
     x, y = data
     array = on_disk(x)
     alive = weakref.ref(array)
     derived = arrays(array, y).map(lambda inputs, targets: inputs).take(2)
     del array
-    gc.collect()
+    collect_garbage()
     assert sum(len(inputs) for inputs in derived) == COUNT
     del derived
-    gc.collect()
+    collect_garbage()
     assert alive() is None
+
+
+def test_a_dict_of_columns_gives_dicts(data):
+    _, y = data
+    x = {"age": np.arange(COUNT, dtype=np.float32), "name": np.array([f"n{number}" for number in range(COUNT)])}
+    dataset = arrays(x, y, batch_size=20, seed=1, normalize="standard")
+    assert set(dataset.normalization) == {"age"}
+    for inputs, targets in dataset:
+        np.testing.assert_array_equal(inputs["age"], targets)
+        assert inputs["name"].numpy().tolist() == [f"n{number}".encode() for number in targets.numpy()]
+
+
+def test_a_data_frame_is_the_array_of_its_rows(data):
+    x, y = data
+    frame = pandas.DataFrame({"a": x[:, 0], "b": x[:, 1].astype(int), "c": x[:, 0] > 20})
+    expected = arrays(np.column_stack([x, x[:, 0] > 20]), y, seed=1)
+    dataset = arrays(frame, pandas.Series(y, index=range(7, 7 + COUNT)), seed=1, normalize="min_max")
+    for ours, peer in zip(dataset, expected, strict=True):
+        np.testing.assert_array_equal(ours[0], peer[0])
+        np.testing.assert_array_equal(ours[1], peer[1])
+    assert dataset.normalization.get_config()["mean"] == [0.0, 1.0, 0.0]
+    columns = arrays(dict(frame), y, seed=1)
+    assert {name: spec.dtype for name, spec in columns.element_spec[0].items()} == {
+        "a": tf.float32,
+        "b": tf.int64,
+        "c": tf.bool,
+    }
+
+
+def test_statistics_live_in_the_model_and_the_batches_stay_raw(data, tmp_path):
+    x, y = data
+    dataset = arrays(x * 100, y, seed=1, normalize="standard")
+    for inputs, targets in dataset:
+        np.testing.assert_array_equal(inputs, (x * 100)[targets.numpy()])
+    model = mlp([4], (2,), 1, classifier_activation=None, preprocessing=dataset.normalization)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    raw = (x * 100)[:7]
+    inside = keras.Model(loaded.input, loaded.layers[1].output)
+    expected = (raw - (x * 100).mean(axis=0)) / (x * 100).std(axis=0)
+    np.testing.assert_allclose(inside.predict(raw, verbose=0), expected, atol=1e-5)
+    np.testing.assert_array_equal(loaded.predict(raw, verbose=0), model.predict(raw, verbose=0))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +231,12 @@ def test_memmap_lives_as_long_as_a_dataset_made_from_it_and_no_longer(data):
         (1, [1], {}, "arrays: `x` and `y` must have a first axis that counts the examples. Give arrays, not scalars."),
         ([1], [1], {"batch_size": 0}, "arrays: argument `batch_size` must be an integer of at least 1. Received: "),
         ([1], [1], {"batch_size": 2.0}, "arrays: argument `batch_size` must be an integer of at least 1. Received: "),
+        ([1], [1], {"normalize": "z"}, "arrays: argument `normalize` must be one of None, 'standard', 'min_max'. Rec"),
+        ([2.0, 2.0], [1, 1], {"normalize": "standard"}, "arrays: `x` is constant, between 2 and 2: nothing to normal"),
+        ({"a": [1, 2], "b": [1]}, [1, 2], {}, "arrays: the columns of `x` must have one length. Received: {'a': 2, 'b"),
+        ({}, [1, 2], {}, "arrays: `x` and `y` must have a first axis that counts the examples. Give arrays, not scal"),
+        (pandas.DataFrame({"a": ["u", "v"]}), [1, 2], {}, "arrays: column 'a' of the data frame `x` holds object, bu"),
+        ([1], {"a": [1]}, {"class_weight": "balanced"}, "arrays: argument `class_weight` must be None where `y` is a"),
         ([1], [1], {"seed": -1}, "arrays: argument `seed` must be an integer of at least 0. Received: seed=-1."),
         ([1], [1], {"class_weight": "even"}, "arrays: argument `class_weight` must be None, 'balanced' or a dict"),
     ],

@@ -1,0 +1,93 @@
+"""One image file as a uint8 array with the pixels of Keras's `image_dataset_from_directory`, or nearly, and sooner."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_opt.data.decode import read_image
+
+_EXIF_ORIENTATION = 0x0112
+_RATIOS = (8, 4, 2, 1)
+
+
+def decode_like_keras(path: str | os.PathLike, image_size: tuple[int, int], channels: int) -> np.ndarray:
+    """Read one image, turn it upright, and resize it bilinearly without antialiasing, as Keras does.
+
+    Args:
+        path: The image file, of any kind that `decode_image` reads.
+        image_size: (height, width) in pixels.
+        channels: 3 for RGB, 1 for greyscale.
+
+    Returns:
+        uint8 array of shape (height, width, channels): the numbers of Keras, rounded. EXIF orientation, which Keras
+        ignores, is applied.
+
+    Raises:
+        OSError: The file cannot be opened, is truncated or damaged.
+        ValueError: The file is no image, or one that cannot be decoded.
+    """
+    return _decode(path, image_size, channels, lambda content, size: tf.io.decode_jpeg(content, channels))
+
+
+def decode_fast(path: str | os.PathLike, image_size: tuple[int, int], channels: int) -> np.ndarray:
+    """Read one image as `decode_like_keras` does, with short cuts for upright JPEGs.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is no smaller than `image_size`, which smooths it as
+    antialiasing would, by the fast inverse cosine transform and without smoothing of the colour planes.
+
+    Returns:
+        As `decode_like_keras`. The mean distance to antialiased pixels (`decode_image`) is at most 0.5 grey levels
+        larger than that of `decode_like_keras`, and smaller where a ratio is used: on busy images of 500x375 pixels 6
+        grey levels at 224x224 (Keras: 6), 5 at 160x160 (Keras: 9).
+
+    Raises:
+        OSError: As `decode_like_keras`.
+        ValueError: As `decode_like_keras`.
+    """
+
+    def decode(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+        height, width = (have // want for have, want in zip(size, image_size, strict=True))
+        ratio = next(ratio for ratio in _RATIOS if ratio <= max(1, min(height, width)))
+        return tf.io.decode_jpeg(content, channels, ratio, fancy_upscaling=False, dct_method="INTEGER_FAST")
+
+    return _decode(path, image_size, channels, decode)
+
+
+def _decode(
+    path: str | os.PathLike,
+    image_size: tuple[int, int],
+    channels: int,
+    decode_jpeg: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
+) -> np.ndarray:
+    with tf.device("CPU"):
+        pixels = None
+        size = _size_of_upright_jpeg(path)
+        if size:
+            try:
+                pixels = decode_jpeg(tf.io.read_file(os.fspath(path)), size)
+            except tf.errors.OpError:
+                pixels = None  # Pillow decides, and says what is wrong
+        if pixels is None:
+            pixels = np.asarray(read_image(path, channels))
+            pixels = tf.constant(pixels.reshape(*pixels.shape[:2], channels))
+        # What tf.image.resize calls, and is three times as slow as, one image at a time.
+        images = tf.raw_ops.ResizeBilinear(images=tf.expand_dims(pixels, 0), size=image_size, half_pixel_centers=True)
+        return (images.numpy()[0] + np.float32(0.5)).astype(np.uint8)
+
+
+def _size_of_upright_jpeg(path):
+    """(height, width) of a grey or RGB JPEG whose pixels stand upright; `None` of any other file."""
+    try:
+        with Image.open(path) as image:
+            if (
+                image.format != "JPEG"
+                or image.mode not in ("RGB", "L")
+                or image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            ):
+                return None
+            return image.height, image.width
+    except Exception:  # as in read_image, which is asked next: Pillow answers damaged bytes with errors of any type
+        return None

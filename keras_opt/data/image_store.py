@@ -1,0 +1,123 @@
+"""The images of many files, each decoded when a batch first asks for it."""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from keras_opt.core.errors import InputError
+from keras_opt.data.cache_file import CacheFile
+from keras_opt.data.image_files import SkippedFile, check_bad_fraction, empty_images, unreadable
+
+_UNREAD, _STORED, _BAD = range(3)
+
+
+class ImageStore:
+    """Gives batches of uint8 images by position; decodes in parallel threads what it does not hold yet.
+
+    Args:
+        paths: The files.
+        shape: (height, width, channels) of every image.
+        decode: From a path, (height, width) and the number of channels to the image.
+        cache: `"auto"`: in memory, above 2 GiB in a temporary file. `"memory"`. A path: in that file, see `CacheFile`.
+            `None`: nowhere, every epoch decodes.
+        recipe: Names the pixels that `decode` makes, for the file.
+        on_error: What to do about a file that turns out damaged: `"skip"` leaves it out of its batch, `"raise"` stops.
+        skipped: The files left out so far; those found later are added to this list.
+
+    Attributes:
+        shape: As given.
+
+    Raises:
+        InputError: The cache cannot be made.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        shape: tuple[int, int, int],
+        decode: Callable[[Path, tuple[int, int], int], np.ndarray],
+        *,
+        cache: str | os.PathLike | None,
+        recipe: str,
+        on_error: Literal["skip", "raise"],
+        skipped: list[SkippedFile],
+    ):
+        self._paths = paths
+        self.shape = shape
+        self._decode = decode
+        self._on_error = on_error
+        self._skipped = skipped
+        self._damaged: list[SkippedFile] = []
+        self._lock = threading.Lock()
+        self._states = np.zeros(len(paths), np.uint8)
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self._file = None
+        self._rows = None
+        if cache == "memory":
+            self._rows = np.empty((len(paths), *shape), np.uint8)
+        elif cache == "auto":
+            self._rows = empty_images((len(paths), *shape))
+        elif cache is not None:
+            self._file = CacheFile(Path(cache), paths, shape, recipe)
+            self._rows = self._file.rows
+
+    def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images at `positions`, and the positions, both without those whose file is damaged.
+
+        Raises:
+            InputError: A file is damaged and may not be skipped, too many are, or none of these is left.
+        """
+        states = self._states[positions]
+        if (states == _STORED).all():
+            return self._rows[positions], positions
+        images = np.empty((len(positions), *self.shape), np.uint8)
+        stored = states == _STORED
+        if stored.any():
+            images[stored] = self._rows[positions[stored]]
+        unread = np.flatnonzero(states == _UNREAD)
+        good = stored.copy()
+        good[unread] = list(self._pool.map(lambda row: self._fill(images[row], positions[row]), unread))
+        if not good.any():
+            raise InputError(f"No image of a batch of {len(positions)} can be read. Remove {self._listed()}.")
+        return (images, positions) if good.all() else (images[good], positions[good])
+
+    def _fill(self, image, position):
+        """Put the image of a position into its place in the batch and into the cache; whether it is good."""
+        if self._file is not None and self._file.holds(position):
+            image[:] = self._rows[position]
+            self._states[position] = _STORED
+            return True
+        try:
+            image[:] = self._decode(self._paths[position], self.shape[:2], self.shape[2])
+        except (OSError, ValueError) as error:
+            self._found_damaged(position, SkippedFile(self._paths[position], str(error)))
+            return False
+        if self._rows is None:
+            return True
+        if self._file is None:
+            self._rows[position] = image
+        else:
+            self._file.put(position, image)
+        self._states[position] = _STORED
+        return True
+
+    def _found_damaged(self, position, file):
+        if self._on_error == "raise":
+            raise unreadable(file)
+        with self._lock:
+            if self._states[position] == _BAD:
+                return
+            self._states[position] = _BAD
+            self._damaged.append(file)
+            self._skipped.append(file)
+            check_bad_fraction(self._damaged, len(self._paths))
+        warnings.warn(f"image_folder: left out the damaged image {file}.", stacklevel=1)
+
+    def _listed(self):
+        return "; ".join(str(file) for file in self._damaged)
