@@ -195,6 +195,13 @@ def test_a_device_that_is_not_there(cli, photos):
     assert_one_line(result, "argument `device` must be one of cpu:0", "Received: device='gpu:3'", "Leave it out")
 
 
+def test_a_backbone_without_its_weights(cli, photos):
+    unknown = cli("train", photos, *SMALL, "--backbone", "MobileNetV4")
+    assert_one_line(unknown, "argument `backbone` must be a network of keras.applications", "'MobileNetV")
+    absent = cli("train", photos, *SMALL[2:], "--image-size", 32, "--backbone", "MobileNet", "--weights", "no.h5")
+    assert_one_line(absent, 'finetune: argument `weights` must be "imagenet", a file or None', "no.h5")
+
+
 @pytest.mark.parametrize("command", ["predict", "export"])
 def test_a_keras_file_that_is_none(cli, tmp_path, command):
     (tmp_path / "model.keras").write_text("no model")

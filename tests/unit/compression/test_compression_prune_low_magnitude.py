@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from full_rows import full
 from keras import layers
 
 from keras_opt.callbacks import EarlyStopping
@@ -50,7 +51,7 @@ MODES = [{}, {"steps_per_execution": 8}, {"jit_compile": True}, {"run_eagerly": 
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-@pytest.mark.parametrize("share", [0.0, 0.37, 0.9])
+@pytest.mark.parametrize("share", [0.37, full(0.0), full(0.9)])
 def test_the_asked_sparsity_is_met_to_the_weight(settings, share):
     model = dense_model()
     fit(model, PruneLowMagnitude(ConstantSparsity(share)), epochs=1, **settings)
@@ -58,7 +59,7 @@ def test_the_asked_sparsity_is_met_to_the_weight(settings, share):
 
 
 @pytest.mark.parametrize("settings", [{}, {"steps_per_execution": 8}], ids=str)
-@pytest.mark.parametrize("end_step", [5, 13, 22])
+@pytest.mark.parametrize("end_step", [13, full(5), full(22)])
 def test_the_final_sparsity_is_met_when_its_step_is_no_multiple_of_every(settings, end_step):
     model = dense_model()
     fit(model, PruneLowMagnitude(PolynomialSparsity(0.0, 0.7, 0, end_step), every=10), **settings)
@@ -220,7 +221,7 @@ def test_the_best_weights_of_early_stopping_keep_the_asked_sparsity(prune_first)
 
 
 @pytest.mark.parametrize("prune_first", [True, False])
-@pytest.mark.parametrize("kind", [EarlyStopping, keras.callbacks.EarlyStopping], ids=["ours", "Keras's"])
+@pytest.mark.parametrize("kind", [EarlyStopping, full(keras.callbacks.EarlyStopping)], ids=["ours", "Keras's"])
 def test_the_best_of_the_sparse_epochs_comes_back_as_it_was(kind, prune_first):
     model, ends = dense_model(), []
     look = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(model.get_weights()))

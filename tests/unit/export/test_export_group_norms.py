@@ -20,6 +20,14 @@ def test_the_outputs_stay(shape, settings):
     np.testing.assert_allclose(copy(x), model(x), atol=1e-5)
 
 
+def test_an_adapted_normalization_before_it_keeps_its_statistics():
+    scale = keras.layers.Normalization()
+    scale.adapt(RNG.normal(3, 2, size=(100, 8)))
+    model = keras.Sequential([keras.Input((8,)), scale, keras.layers.GroupNormalization(2)])
+    x = RNG.normal(3, 2, size=(4, 8)).astype("float32")
+    np.testing.assert_allclose(in_int8_operations(model)(x), model(x), atol=1e-5)
+
+
 def test_a_model_without_group_norm_is_left_as_it_is():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.BatchNormalization()])
     assert in_int8_operations(model) is model

@@ -1,7 +1,5 @@
 """Who is training a model, asked on the stack."""
 
-import gc
-
 import keras
 from line_model import ONES, line
 
@@ -26,7 +24,7 @@ def test_a_model_is_trained_by_its_own_fit_and_evaluated_by_its_own_evaluation()
     assert seen == [[(True, False), no], [(True, True), no], [(False, True), no], [no, no]]
 
 
-def test_a_training_is_over_when_its_fit_is_whoever_trains_next():
+def test_a_training_is_over_when_its_fit_is_whoever_trains_next(collect_garbage):
     model, made, seen = line(), [], []
 
     def look():
@@ -38,7 +36,7 @@ def test_a_training_is_over_when_its_fit_is_whoever_trains_next():
     look()
     model.fit(ONES, ONES, verbose=0, callbacks=[call(look)])
     assert seen == [True, True, False, False]
-    gc.collect()
+    collect_garbage()
     assert made[0]._callbacks() is None, "it holds nothing of the fit"
 
 

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 import pytest
+from full_rows import few
 from line_model import ONES, Scaling, line, names, weight, weight_after_a_batch, weight_after_a_fit
 
 from keras_opt.training import StepHooks, attach
@@ -55,7 +56,10 @@ def repeating():
     return model
 
 
-@pytest.fixture(params=[line, lambda: line(run_eagerly=True), repeating], ids=["compiled", "eager", "own fit"])
+MODELS = {"compiled": line, "eager": lambda: line(run_eagerly=True), "own fit": repeating}
+
+
+@pytest.fixture(params=few(MODELS, "compiled", "own fit"))
 def model(request):
     model = request.param()
     assert weight_after_a_fit(model) == 2.0

@@ -123,8 +123,24 @@ def test_plugins_of_a_broken_off_fit_do_nothing_to_a_model_compiled_anew_and_say
     model = line()
     StepHooks.of(model).add(Scaling())
     model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
-    with pytest.warns(NoEffectWarning, match="compiled anew while plugins were attached"):
+    with pytest.warns(NoEffectWarning, match="compiled anew while callbacks of keras_opt were acting"):
         assert weight_after_a_batch(model) == 2.0
+
+
+def test_a_callback_that_compiles_in_mid_fit_says_so_though_another_one_asks_for_the_hub():
+    class Compiling(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+                self.model.make_train_function()
+                StepHooks.of(self.model)
+
+        def on_train_begin(self, logs=None):
+            StepHooks.of(self.model).add(Scaling())
+
+    x = np.ones((4, 1))
+    with pytest.warns(NoEffectWarning, match="compiled anew while callbacks of keras_opt were acting"):
+        line().fit(x, x, epochs=2, verbose=0, callbacks=[Compiling()])
 
 
 def test_compile_with_the_same_optimizer_keeps_the_plugins():
