@@ -56,9 +56,10 @@ class BackupAndRestore(keras.callbacks.Callback):
     of the first batch are alike: then batches are drawn and discarded up to the place (the two draws move the order of
     a set that reshuffles itself on). What is shuffled without a seed (its own, or `keras.utils.set_random_seed`) sees
     each example once in the epoch, and is shuffled anew later. With all other data (generators, `PyDataset`,
-    `shuffle="batch"`, a `cache()` zipped with a shuffled set), and under a strategy with several replicas, an epoch
-    begins again, and a warning says so: before training, or, where TensorFlow finds out only then, at the first backup
-    within an epoch. A validation set must keep one order.
+    `shuffle="batch"`, a `cache()` zipped with a shuffled set, a shuffled set that an epoch repeats or that is a part of
+    a concatenated one), and under a strategy with several replicas, an epoch begins again, and a warning says so:
+    before training, or, where TensorFlow finds out only then, at the first backup within an epoch. A validation set
+    must keep one order.
 
     When. At the begin of each epoch, before the first batch too, at the end of training, and within an epoch whenever
     the time that all backups so far have taken is below 1% of the time of training.
@@ -372,14 +373,17 @@ class BackupAndRestore(keras.callbacks.Callback):
 
 
 class _FirstEpoch(keras.callbacks.Callback):
-    """Tells `fit` its first epoch once all other callbacks have begun: one that raises leaves the model as it was."""
+    """Tells `fit` its first epoch once all other callbacks have begun: one that raises leaves the model as it was.
+
+    It does so once: a `CallbackList` of the user's own keeps it for the next `fit`.
+    """
 
     def __init__(self, epoch: int):
         super().__init__()
-        self.epoch = epoch
+        self.epoch: int | None = epoch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.model._initial_epoch = self.epoch
+        self.model._initial_epoch, self.epoch = self.epoch, None
 
 
 def _warn(message: str) -> None:

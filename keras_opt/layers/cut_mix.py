@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_opt.core.errors import argument_error, check_choice, is_number
+from keras_opt.layers.fields import as_dtype
 from keras_opt.layers.mixed_labels import check_labelled, check_num_classes, mix_targets, open_mixable
 from keras_opt.layers.mixing_draws import beta, partners
 from keras_opt.layers.random_keys import fold_in, next_key, uniform
@@ -120,7 +121,7 @@ class CutMix(keras.layers.Layer):
         if training:
             return self.transform(inputs, next_key(self.seed_generator))
         fields, give_back = open_mixable("CutMix", inputs, self.num_classes, _TARGETS)
-        return give_back(fields | {"images": tf.cast(fields["images"], self.compute_dtype)})
+        return give_back(fields | {"images": as_dtype(fields["images"], self.compute_dtype)})
 
     def transform(self, inputs: Any, key: tf.Tensor) -> Any:
         """What `call` gives in training, as a function of `inputs` and a key: an int32 tensor of shape (2,)."""
@@ -131,7 +132,7 @@ class CutMix(keras.layers.Layer):
         share = beta(fold_in(key, 1), alpha)
         rows, columns = (box_spans(fold_in(key, 2 + n), share, shape[axis]) for n, axis in enumerate(axes))
         others = partners(fold_in(key, 4), shape[0])
-        fields["images"] = tf.cast(paste(fields["images"], others, rows, columns, axes), self.compute_dtype)
+        fields["images"] = as_dtype(paste(fields["images"], others, rows, columns, axes), self.compute_dtype)
         if "segmentation_masks" in fields:
             masks = fields["segmentation_masks"]
             mask_axes = axes if masks.shape.rank == 4 else (1, 2)

@@ -69,7 +69,8 @@ class DropBlock(keras.layers.Layer):
         block_size: Int of at least 1, the side of a block, at most that of the map; 1 is dropout of single values.
             Default 7, the authors' choice for the last two groups of a ResNet-50, whose maps have 14 and 7.
         data_format: `"channels_last"` or `"channels_first"`; `keras.config.image_data_format()` by default.
-        seed: Int of at least 0; `None` draws one (after `keras.utils.set_random_seed` always the same one).
+        seed: Int of at least 0; `None` draws one (after `keras.utils.set_random_seed` always the same one). Give each
+            layer another: those of one seed draw alike.
 
     Input shape: `(batch, height, width, channels)` or `(batch, length, channels)`; or with the channels first.
 

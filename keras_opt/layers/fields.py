@@ -10,6 +10,8 @@ from keras_opt.core.errors import InputError, kind_error
 _TUPLE_FIELDS = ("images", "labels", "sample_weights")
 _BATCHED_FIELDS = (*_TUPLE_FIELDS, "bounding_boxes", "segmentation_masks", "keypoints")
 
+_MOST_CHANNELS = 4  # of one image: RGB and how opaque it is
+
 _FORMS = (
     "images, (images, labels), (images, labels, sample_weights), or a dict of `images` and what else belongs to "
     "them (`labels`, `bounding_boxes`, `segmentation_masks`, `keypoints`)"
@@ -20,8 +22,8 @@ def open_fields(layer: str, inputs: Any) -> tuple[dict[str, Any], Callable[[Mapp
     """The inputs as a dict of batched tensors, and the function that gives such a dict back in the inputs' own form.
 
     One image (H, W, C) is a batch of 1: its `labels`, `sample_weights`, `bounding_boxes`, `segmentation_masks` and
-    `keypoints` get a batch axis too. Other keys of a dict pass through untouched. Ragged `bounding_boxes` become dense,
-    with boxes of 0 and labels of -1. The inputs are not mutated.
+    `keypoints` get a batch axis too. Other keys of a dict pass through untouched, and so does a None. Ragged
+    `bounding_boxes` become dense, with boxes of 0 and labels of -1. The inputs are not mutated.
 
     Args:
         layer: The name of the layer, for errors.
@@ -34,18 +36,22 @@ def open_fields(layer: str, inputs: Any) -> tuple[dict[str, Any], Callable[[Mapp
 
     Raises:
         TypeError: `inputs` has none of these forms.
-        ValueError: The images have neither 3 nor 4 axes, or are no numbers.
+        ValueError: The images have neither 3 nor 4 axes, several sizes, or are no numbers; they are a batch without
+            channels; masks are not of their size; labels are masks.
     """
-    fields = {name: _tensors(name, value) for name, value in _named(layer, inputs).items()}
+    fields = {name: _tensors(layer, name, value) for name, value in _named(layer, inputs).items()}
     images = fields["images"]
     if images.shape.rank not in (3, 4) or not (images.dtype.is_floating or images.dtype.is_integer):
         raise InputError(
             f"{layer}: images must be numbers of shape (batch, height, width, channels) or (height, width, channels). "
-            f"Received: {images.dtype.name} of shape {images.shape}."
+            f"Received: {images.dtype.name} of shape {images.shape}. Where the shape is not known, as behind "
+            "tf.numpy_function, tell it by tf.ensure_shape."
         )
     is_one = images.shape.rank == 3
     if is_one:
+        _check_channels(layer, images)
         fields = _for_batched(fields, lambda tensor: tensor[tf.newaxis])
+    _check_sizes(layer, fields)
 
     def give_back(fields: Mapping[str, Any]) -> Any:
         if is_one:
@@ -53,17 +59,28 @@ def open_fields(layer: str, inputs: Any) -> tuple[dict[str, Any], Callable[[Mapp
         if isinstance(inputs, Mapping):
             return dict(fields)
         if isinstance(inputs, tuple | list):
-            return type(inputs)(fields[name] for name in _TUPLE_FIELDS[: len(inputs)])
+            return type(inputs)(fields.get(name) for name in _TUPLE_FIELDS[: len(inputs)])
         return fields["images"]
 
     return fields, give_back
 
 
+def as_dtype(images: tf.Tensor, dtype: str) -> tf.Tensor:
+    """The images in `dtype`, correctly rounded and within its limits where that is one of integers."""
+    if tf.as_dtype(dtype).is_integer:
+        return tf.saturate_cast(tf.round(images), dtype)
+    return tf.cast(images, dtype)
+
+
 def _named(layer: str, inputs: Any) -> dict[str, Any]:
     if isinstance(inputs, Mapping) and "images" in inputs:
         return dict(inputs)
-    if isinstance(inputs, tuple | list) and len(inputs) in (2, 3) and not isinstance(inputs[0], Mapping | tuple | list):
-        return dict(zip(_TUPLE_FIELDS, inputs, strict=False))
+    if (
+        isinstance(inputs, tuple | list)
+        and len(inputs) in (2, 3)
+        and not isinstance(inputs[0], Mapping | tuple | list | None)
+    ):
+        return {name: value for name, value in zip(_TUPLE_FIELDS, inputs, strict=False) if value is not None}
     if tf.is_tensor(inputs) or hasattr(inputs, "__array__"):
         return {"images": inputs}
     received = f"a dict of {sorted(map(str, inputs))}" if isinstance(inputs, Mapping) else type(inputs).__name__
@@ -72,12 +89,55 @@ def _named(layer: str, inputs: Any) -> dict[str, Any]:
     raise kind_error(layer, "inputs", received, _FORMS, "Give one of these.")
 
 
-def _tensors(name: str, value: Any) -> Any:
+def _check_channels(layer: str, image: tf.Tensor) -> None:
+    """Raise where one image has many channels: it is a batch of grey ones, whose rows would be taken for images."""
+    first, _, last = image.shape
+    if last is not None and last > _MOST_CHANNELS and (first is None or first > _MOST_CHANNELS):
+        raise InputError(
+            f"{layer}: a batch of images must have four axes, (batch, height, width, channels), and one image at most "
+            f"{_MOST_CHANNELS} channels. Received: shape {image.shape}. Give a batch of grey images its channels by "
+            "images[..., np.newaxis], and one image of more channels its batch by image[np.newaxis]."
+        )
+
+
+def _check_sizes(layer: str, fields: Mapping[str, Any]) -> None:
+    """Raise unless the masks have the height and width of their images, and the labels have not."""
+    sizes = _sizes(fields["images"])
+    masks, labels = fields.get("segmentation_masks"), fields.get("labels")
+    if masks is not None and not any(size.is_compatible_with(own) for size in sizes for own in _sizes(masks)):
+        raise InputError(
+            f"{layer}: segmentation masks must have the height and width of their images, {fields['images'].shape}. "
+            f"Received: masks of shape {masks.shape}. Resize them before, by the nearest pixel."
+        )
+    if tf.is_tensor(labels) and _are_masks(labels, sizes):
+        raise InputError(
+            f"{layer}: labels with the height and width of the images are masks. Received: labels of shape "
+            f'{labels.shape}. Give them as such: {{"images": images, "segmentation_masks": masks}}.'
+        )
+
+
+def _are_masks(labels: tf.Tensor, sizes: list[tf.TensorShape]) -> bool:
+    if labels.shape.rank == 3:  # sequences of unknown length, perhaps, where the sizes are not known
+        sizes = [size for size in sizes if size.is_fully_defined()]
+    return labels.shape.rank in (3, 4) and any(size == own for size in sizes for own in _sizes(labels))
+
+
+def _sizes(values: tf.Tensor) -> list[tf.TensorShape]:
+    """Height and width, should the channels be last and, should they be first."""
+    return [values.shape[1:3], values.shape[2:4]] if values.shape.rank == 4 else [values.shape[1:3]]
+
+
+def _tensors(layer: str, name: str, value: Any) -> Any:
     if name == "bounding_boxes":
         return {part: _dense(part, tensor) for part, tensor in value.items()}
-    if name in _BATCHED_FIELDS:
-        return tf.nest.map_structure(tf.convert_to_tensor, value)
-    return value
+    if name not in _BATCHED_FIELDS:
+        return value
+    if isinstance(value, tf.RaggedTensor):
+        raise InputError(
+            f"{layer}: `{name}` must have one size in a batch. Received: a RaggedTensor of shape {value.shape}. "
+            "Bring them to one size before they are batched."
+        )
+    return tf.nest.map_structure(tf.convert_to_tensor, value)
 
 
 def _dense(part: str, tensor: Any) -> tf.Tensor:

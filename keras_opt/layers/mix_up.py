@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_opt.core.errors import check_choice, check_positive
+from keras_opt.layers.fields import as_dtype
 from keras_opt.layers.mixed_labels import blend, check_labelled, check_num_classes, mix_targets, open_mixable
 from keras_opt.layers.mixing_draws import beta, partners
 from keras_opt.layers.random_keys import fold_in, next_key
@@ -100,7 +101,7 @@ class MixUp(keras.layers.Layer):
         if training:
             return self.transform(inputs, next_key(self.seed_generator))
         fields, give_back = open_mixable("MixUp", inputs, self.num_classes, _TARGETS)
-        return give_back(fields | {"images": tf.cast(fields["images"], self.compute_dtype)})
+        return give_back(fields | {"images": as_dtype(fields["images"], self.compute_dtype)})
 
     def transform(self, inputs: Any, key: tf.Tensor) -> Any:
         """What `call` gives in training, as a function of `inputs` and a key: an int32 tensor of shape (2,)."""
@@ -108,10 +109,7 @@ class MixUp(keras.layers.Layer):
         count = keras.ops.shape(fields["images"])[0]
         own = beta(fold_in(key, 0), tf.fill([count], self.alpha))
         others = partners(fold_in(key, 1), count)
-        images = _blend_images(fields["images"], others, own)
-        if keras.backend.is_int_dtype(self.compute_dtype):
-            images = tf.round(images)
-        fields["images"] = tf.cast(images, self.compute_dtype)
+        fields["images"] = as_dtype(_blend_images(fields["images"], others, own), self.compute_dtype)
         return give_back(mix_targets("MixUp", fields, _TARGETS, others, own))
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:

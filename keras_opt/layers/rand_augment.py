@@ -11,7 +11,7 @@ from keras_opt.core.errors import InputError, argument_error, check_at_least, ch
 from keras_opt.layers.affine_matrices import inverses, moved
 from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
 from keras_opt.layers.drawn_operations import draw, on_colours, on_the_view, recolour, views
-from keras_opt.layers.fields import open_fields
+from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.random_keys import next_key
 from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
 from keras_opt.layers.warp import INTERPOLATIONS, warp
@@ -68,8 +68,9 @@ class RandAugment(keras.layers.Layer):
     Raises:
         ValueError: An argument is out of its range, or the images are neither grey nor RGB.
 
-    Cost: one seed counter; compiled by XLA, once for each shape. The images of a batch go one after the other, each
-        through what it has drawn: a GPU waits for that, so put the layer in the data there.
+    Cost: one seed counter; compiled by XLA, once for each shape. That takes seconds, so bring single images to one size
+        before. The images of a batch go one after the other, each through what it has drawn: a GPU waits for that, so
+        put the layer in the data there.
         `benchmarks/results/rand_augment.json` holds the times.
 
     Source: E. D. Cubuk, B. Zoph, J. Shlens and Q. V. Le, 2020, "RandAugment: Practical automated data augmentation with
@@ -117,7 +118,7 @@ class RandAugment(keras.layers.Layer):
         if training:
             return self.transform(inputs, next_key(self.seed_generator))
         fields, give_back = open_fields("RandAugment", inputs)
-        return give_back(fields | {"images": tf.cast(fields["images"], self.compute_dtype)})
+        return give_back(fields | {"images": as_dtype(fields["images"], self.compute_dtype)})
 
     def transform(self, inputs: Any, key: tf.Tensor) -> Any:
         """What `call` gives in training, as a function of `inputs` and a key: an int32 tensor of shape (2,)."""
@@ -130,7 +131,7 @@ class RandAugment(keras.layers.Layer):
         images = images if images.dtype == tf.uint8 else tf.cast(images, "float32")
         augmented = _compiled(images.shape[-1], self.value_range, self.interpolation)(images, drawn, matrices)
         augmented = tf.ensure_shape(augmented, images.shape)
-        fields["images"] = self._channels_last(self._of_its_dtype(augmented), back=True)
+        fields["images"] = self._channels_last(as_dtype(augmented, self.compute_dtype), back=True)
         if "segmentation_masks" in fields:
             fields["segmentation_masks"] = self._moved_masks(fields["segmentation_masks"], matrices)
         if "bounding_boxes" in fields:
@@ -147,10 +148,6 @@ class RandAugment(keras.layers.Layer):
         if masks.shape.rank == 3:
             return warp(masks[..., tf.newaxis], matrices, None, "nearest", _FILL_MODE)[..., 0]
         return self._channels_last(warp(self._channels_last(masks), matrices, None, "nearest", _FILL_MODE), back=True)
-
-    def _of_its_dtype(self, images: tf.Tensor) -> tf.Tensor:
-        dtype = tf.as_dtype(self.compute_dtype)
-        return tf.cast(tf.round(images) if dtype.is_integer else images, dtype)
 
     def _channels_last(self, images: tf.Tensor, back: bool = False) -> tf.Tensor:
         if self.data_format == "channels_last":
@@ -213,9 +210,17 @@ def _compiled(channels: int, value_range: tuple[float, float], interpolation: st
     @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
     def run(images, drawn, matrices):
         images = tf.ensure_shape(images, (None, None, None, channels))
-        return tf.map_fn(augmented, (images, drawn, matrices), fn_output_signature="float32")  # each costs what it drew
+        count = tf.shape(images)[0]
+        elements = tf.nest.map_structure(_at_least_one, (images, drawn, matrices))
+        return tf.map_fn(augmented, elements, fn_output_signature="float32")[:count]  # each costs what it drew
 
     return run
+
+
+def _at_least_one(values: tf.Tensor) -> tf.Tensor:
+    """`values`, or zeros for one where a replica got none: XLA compiles no loop over nothing."""
+    missing = tf.maximum(1 - tf.shape(values)[0], 0)
+    return tf.pad(values, [[0, missing], *([0, 0] for _ in values.shape[1:])])
 
 
 def _check_value_range(value_range: Any) -> None:

@@ -11,7 +11,7 @@ from keras_opt.core.errors import argument_error, check_at_least, check_choice, 
 from keras_opt.layers.affine_draws import AffineRanges, Range, draw_matrices, is_whole
 from keras_opt.layers.affine_matrices import about_centres, inverses, moved
 from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
-from keras_opt.layers.fields import open_fields
+from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.image_data_generator import like_image_data_generator
 from keras_opt.layers.random_keys import next_key
 from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
@@ -75,7 +75,8 @@ class RandomAffine(keras.layers.Layer):
         ValueError: An argument out of range; `rescale` with an integer `dtype`; boxes without a format.
         TypeError: The inputs have none of these forms.
 
-    Cost: a seed of two numbers, no weights. `benchmarks/results/random_affine.json` holds the times.
+    Cost: a seed of two numbers, no weights. Each new shape takes XLA about a second, so batch images of one size before.
+    `benchmarks/results/random_affine.json` holds the times.
 
     Source: as Keras 2's `ImageDataGenerator`; the composition is that of P. Simard, D. Steinkraus and J. Platt, 2003,
     "Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis", section 2.
@@ -188,7 +189,7 @@ class RandomAffine(keras.layers.Layer):
         values = tf.cast(images, "float32") if images.dtype.is_floating else images
         values = view(values, self.interpolation, self.fill_value, self.rescale)
         if self._gives_integers and values.dtype.is_floating:
-            values = tf.cast(tf.round(values), self.compute_dtype)
+            values = as_dtype(values, self.compute_dtype)
         seen["images"] = values
         if "segmentation_masks" in fields:
             masks = fields["segmentation_masks"]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_opt.core.errors import InputError, argument_error, check_at_least, check_choice, is_number
 from keras_opt.layers.affine_matrices import inverses, moved, shifts
 from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
-from keras_opt.layers.fields import open_fields
+from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.random_keys import fold_in, integers, next_key
 from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
 from keras_opt.layers.warp import FILL_MODES, fold
@@ -42,6 +42,16 @@ def crop(
         ones = [1] * (axis - 1), [1] * (images.shape.rank - axis - 1)
         outside |= tf.reshape((places < 0) | (places >= size), [-1, *ones[0], length, *ones[1]])
     return tf.where(outside, tf.cast(fill_value, images.dtype), images) if fill_mode == "constant" else images
+
+
+def crop_all_at(
+    images: tf.Tensor, corner: tuple[Any, Any], lengths: tuple[int, int], axes: tuple[int, int]
+) -> tf.Tensor:
+    """The window of all images that begins at `corner`, two ints or scalars."""
+    starts, sizes = [0] * images.shape.rank, [-1 if size is None else size for size in images.shape]
+    for axis, start, length in zip(axes, corner, lengths, strict=True):
+        starts[axis], sizes[axis] = start, length
+    return tf.slice(images, starts, sizes)
 
 
 @keras.saving.register_keras_serializable("keras_opt")
@@ -83,7 +93,8 @@ class RandomCrop(keras.layers.Layer):
     Raises:
         ValueError: An argument is out of its range, or an image is smaller than the window.
 
-    Cost: one seed counter; one pass over the images, compiled by XLA once for each shape.
+    Cost: one seed counter; one pass over the images, compiled by XLA once for each shape. Single images of many sizes
+        are cropped without XLA where there is no `padding`.
 
     Source: A. Krizhevsky, I. Sutskever and G. E. Hinton, 2012, "ImageNet Classification with Deep Convolutional Neural
         Networks", section 4.1; with padding, K. He, X. Zhang, S. Ren and J. Sun, 2016, "Deep Residual Learning for
@@ -139,21 +150,21 @@ class RandomCrop(keras.layers.Layer):
         corner = tuple(room // 2 for room in self._rooms(fields["images"]))
 
         def middle(values, axes, fill_value):
-            window = [slice(None)] * values.shape.rank
-            for axis, start, length in zip(axes, corner, (self.height, self.width), strict=True):
-                window[axis] = slice(start, start + length)
-            return values[tuple(window)]
+            return crop_all_at(values, corner, (self.height, self.width), axes)
 
         return give_back(self._cropped(fields, corner, middle))
 
     def transform(self, inputs: Any, key: tf.Tensor) -> Any:
         """What `call` gives in training, as a function of `inputs` and a key: an int32 tensor of shape (2,)."""
         fields, give_back = open_fields("RandomCrop", inputs)
+        self._check_fill_value(fields["images"].dtype)
         count = keras.ops.shape(fields["images"])[0]
         rooms = [room + 2 * self.padding for room in self._rooms(fields["images"])]
         corners = tuple(integers(fold_in(key, n), [count], 0, room + 1) - self.padding for n, room in enumerate(rooms))
 
         def window(values, axes, fill_value):
+            if values.shape[0] == 1 and not self.padding:  # images of many sizes: XLA would compile for each
+                return crop_all_at(values, tuple(start[0] for start in corners), (self.height, self.width), axes)
             return crop(values, corners, (self.height, self.width), axes, self.fill_mode, fill_value)
 
         return give_back(self._cropped(fields, corners, window))
@@ -162,7 +173,7 @@ class RandomCrop(keras.layers.Layer):
         """The fields in their windows: `corners` are tops and lefts, `window` crops what has rows and columns."""
         cropped = dict(fields)
         axes = self._axes(4)
-        cropped["images"] = tf.cast(window(fields["images"], axes, self.fill_value), self.compute_dtype)
+        cropped["images"] = as_dtype(window(fields["images"], axes, self.fill_value), self.compute_dtype)
         if "segmentation_masks" in fields:
             masks = fields["segmentation_masks"]
             cropped["segmentation_masks"] = window(masks, self._axes(masks.shape.rank), 0)
@@ -176,6 +187,13 @@ class RandomCrop(keras.layers.Layer):
                 fields["bounding_boxes"], self.bounding_box_format, matrices, sizes, (self.height, self.width)
             )
         return cropped
+
+    def _check_fill_value(self, dtype: tf.DType) -> None:
+        value = self.fill_value
+        fits = dtype.is_floating or (dtype.min <= value <= dtype.max and value.is_integer())
+        if self.padding and self.fill_mode == "constant" and not fits:
+            must_be = f"a {dtype.name} value, as the images are"
+            raise argument_error("RandomCrop", "fill_value", value, must_be, "Give one, or cast the images before.")
 
     def _axes(self, rank: int) -> tuple[int, int]:
         """Those of rows and columns."""

@@ -12,6 +12,7 @@ from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generato
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 
 _PROBED_STEPS = (0, *(2**power for power in range(24)))
+_SLACK = 1e-6  # under XLA a schedule that ends at 0 may end just below it
 
 
 @keras.saving.register_keras_serializable("keras_opt")
@@ -37,7 +38,8 @@ class ScheduledDropout(keras.layers.Layer):
             million; a rate outside the interval at another step makes the outputs NaN.
         noise_shape: As in `keras.layers.Dropout`: a tuple with 1 for each axis along which values are dropped together
             and `None` for the others, or `None` for all on their own.
-        seed: Int of at least 0; `None` draws one (after `keras.utils.set_random_seed` always the same one).
+        seed: Int of at least 0; `None` draws one (after `keras.utils.set_random_seed` always the same one). Give each
+            layer another: those of one seed draw alike.
 
     Input shape: any.
 
@@ -77,6 +79,14 @@ class ScheduledDropout(keras.layers.Layer):
         self.seed_generator = seed_generator("ScheduledDropout", seed)
         self.supports_masking = True
 
+    def build(self, input_shape: Any) -> None:
+        shape = self.noise_shape
+        fits = shape is None or len(shape) == len(input_shape)
+        if not fits or any(own not in (None, 1, size) for own, size in zip(shape or (), input_shape, strict=False)):
+            must_be = f"1, None or the input's own size for each axis of inputs of shape {tuple(input_shape)}"
+            raise argument_error("ScheduledDropout", "noise_shape", shape, must_be, "None leaves all on their own.")
+        super().build(input_shape)
+
     @property
     def step(self) -> Any:
         """How often the layer was called in training, an int64 scalar: what its generator counts too."""
@@ -91,7 +101,7 @@ class ScheduledDropout(keras.layers.Layer):
         if not training:
             return inputs
         rate = self.rate
-        rate = ops.where(ops.logical_and(rate >= 0, rate < 1), rate, float("nan"))
+        rate = ops.where(ops.logical_and(rate > -_SLACK, rate < 1), ops.maximum(rate, 0), float("nan"))
         shape = ops.shape(inputs)
         if self.noise_shape is not None:
             shape = [size if own is None else own for own, size in zip(self.noise_shape, shape, strict=True)]

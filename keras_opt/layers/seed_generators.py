@@ -1,5 +1,6 @@
 """A layer's generator of seeds, and its state in the model's file: Keras leaves that out."""
 
+import zlib
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -11,10 +12,13 @@ _ENTRY = "seed_generator_state"
 
 
 def seed_generator(owner: str, seed: int | None) -> keras.random.SeedGenerator:
-    """The generator of a layer of the class `owner`; raises its error unless `seed` is an int of at least 0 or None."""
+    """The generator of a layer of the class `owner`; raises its error unless `seed` is an int of at least 0 or None.
+
+    Layers of two classes draw independently from one `seed`, else the place of a crop would tell the rotation after it.
+    """
     if seed is not None:
         check_at_least(owner, "seed", seed, 0)
-    return keras.random.SeedGenerator(seed if seed is None else int(seed))
+    return keras.random.SeedGenerator(seed if seed is None else int(seed) + zlib.crc32(owner.encode()))
 
 
 def save_seed(generator: keras.random.SeedGenerator, store: MutableMapping[str, Any]) -> None:

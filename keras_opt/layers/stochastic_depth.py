@@ -27,7 +27,8 @@ class StochasticDepth(keras.layers.Layer):
 
     Args:
         rate: Float in [0, 1), the probability that a sample loses the branch. 0.1 to 0.5 for the last block is usual.
-        seed: Int of at least 0; `None` draws one (after `keras.utils.set_random_seed` always the same one).
+        seed: Int of at least 0; `None` draws one (after `keras.utils.set_random_seed` always the same one). Give each
+            layer another: those of one seed drop the branches of the same samples.
 
     Input shape: any with the batch first; the branch alone, not the pair with its shortcut.
 

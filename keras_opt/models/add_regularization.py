@@ -23,15 +23,16 @@ def add_regularization(
         loss = loss of the data + sum over the chosen weights w that train of  l1 * sum(|w|) + l2 * sum(w^2)
 
     In Keras a `kernel_regularizer` that is set on a built layer does nothing, and one that is set on its kernel is not
-    saved. This sets both, and a compiled model traces its next step anew. The saved file has the stock
-    `keras.regularizers.L1L2` and opens in plain Keras.
+    saved. This sets both, and a compiled model traces its next step anew: give the model that trains, not one inside
+    of it. The saved file has the stock `keras.regularizers.L1L2` and opens in plain Keras.
 
     With Adam an L2 penalty is not weight decay (its gradient is divided by the root of the second moment); there prefer
     AdamW and `exclude_norm_and_bias_from_decay`. L1 makes weights small, not exactly zero; for zeros use
     `PruneLowMagnitude`.
 
     The History gains `regularization_loss`, the penalty of all regularized weights of the model after the last step of
-    the epoch. `evaluate` returns what it did; as always its loss has the penalty in it.
+    the epoch; that of a loaded model lacks it until this is called again. `evaluate` returns what it did; as always its
+    loss has the penalty in it.
 
     Args:
         model: A built model, compiled or not. The layers of nested models are meant too.
@@ -58,8 +59,8 @@ def add_regularization(
             or a weight has a regularizer of another kind.
 
     Warns:
-        UserWarning: Weights whose layer has no setting to save a regularizer in, as in a layer or model of your own:
-            it acts, and is lost when the model is saved.
+        UserWarning: Weights whose layer has no setting to save their regularizer in, as in a layer or model of your
+            own, or has one for several weights, as in attention: it acts, and is lost when the model is saved.
 
     Cost: in each step two reductions of every chosen weight, and two more for the logs.
 

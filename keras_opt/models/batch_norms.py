@@ -38,3 +38,5 @@ def trace_anew(model: keras.Model) -> None:
             model.make_train_function(force=True)
         if model.test_function is not None:
             model.make_test_function(force=True)
+        if model.predict_function is not None:  # some layers drop or normalise by the batch there too
+            model.make_predict_function(force=True)

@@ -115,6 +115,14 @@ def in_turn(x: Any, layers: keras.Layer | Sequence[keras.Layer]) -> Any:
     return x
 
 
+def preprocess(owner: str, x: Any, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Any:
+    """As `in_turn`, with the argument `preprocessing` of a builder."""
+    if not isinstance(layers, keras.Layer) and not (isinstance(layers, Sequence) and all(map(callable, layers))):
+        must_be, cure = "a Keras layer or a list of them", "Give for example keras.layers.Rescaling(1 / 255)."
+        raise kind_error(owner, "preprocessing", layers, must_be, cure)
+    return in_turn(x, layers)
+
+
 def drop(x: Any, rate: float, name: str) -> Any:
     """Apply a dropout, if there is a rate."""
     return keras.layers.Dropout(rate, name=name)(x) if rate else x
@@ -158,8 +166,8 @@ def check_sizes(owner: str, name: str, value: object, example: str) -> None:
         raise kind_error(owner, name, value, "a sequence of ints", f"Give {example}.")
     if not value:
         raise argument_error(owner, name, value, "a sequence of at least one int", f"Give {example}.")
-    for size in value:
-        check_at_least(owner, name, size, 1)
+    for place, size in enumerate(value):
+        check_at_least(owner, f"{name}[{place}]", size, 1)
 
 
 def check_input_shape(owner: str, value: object, shapes: dict[int, str]) -> None:

@@ -15,7 +15,7 @@ from keras_opt.models.blocks import (
     check_input_shape,
     check_sizes,
     drop,
-    in_turn,
+    preprocess,
     stage_rates,
 )
 
@@ -101,7 +101,7 @@ def convnet(
     rates = stage_rates("convnet", dropout, len(filters))
     rank = len(input_shape) - 1
     inputs = keras.Input(input_shape, name="image" if rank == 2 else "window")
-    x = in_turn(inputs, preprocessing)
+    x = preprocess("convnet", inputs, preprocessing)
     for stage, width in enumerate(filters, start=1):
         x = CONVOLUTION[rank](
             width, 3, use_bias=blocks.use_bias(), kernel_regularizer=blocks.decay(), name=f"conv{stage}"

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_opt.core.errors import InputError, argument_error, check_path, did_you_mean
-from keras_opt.models.blocks import check_classifier, check_input_shape, drop, in_turn, stage_rates
+from keras_opt.core.errors import InputError, argument_error, check_fraction, check_path, did_you_mean
+from keras_opt.models.blocks import check_classifier, check_input_shape, drop, preprocess
 from keras_opt.models.pretrained_weights import named_downloads
 
 _MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's red, green and blue
@@ -107,10 +107,10 @@ def finetune(
         cure = "Convert the images to RGB, or to grey."
         raise argument_error("finetune", "input_shape", input_shape, "of 3 channels, or of 1", cure)
     check_classifier("finetune", classes, classifier_activation)
-    [rate] = stage_rates("finetune", dropout, 1)
+    check_fraction("finetune", "dropout", dropout)
     _check_weights(weights)
     inputs = keras.Input(input_shape, name="image")
-    x = in_turn(inputs, preprocessing)
+    x = preprocess("finetune", inputs, preprocessing)
     if input_shape[2] == 1:
         x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
     scaling = next(settings for start, settings in _SCALINGS.items() if re.match(start, network))
@@ -121,7 +121,8 @@ def finetune(
         _turn_round(base)
     base.trainable = weights is None
     x = keras.layers.GlobalAveragePooling2D(name="head_pool")(base.outputs[0])
-    outputs = keras.layers.Dense(classes, activation=classifier_activation, name="head")(drop(x, rate, "head_dropout"))
+    x = drop(x, dropout, "head_dropout")
+    outputs = keras.layers.Dense(classes, activation=classifier_activation, name="head")(x)
     return keras.Model(base.inputs[0], outputs, name=name or base.name)
 
 
@@ -149,7 +150,9 @@ def _build(network, x, weights, arguments):
     build = getattr(keras.applications, network)
     try:
         with named_downloads("finetune", network):
-            return build(include_top=False, weights=weights, input_tensor=x, input_shape=x.shape[1:], **arguments)
+            return build(
+                include_top=False, pooling=None, weights=weights, input_tensor=x, input_shape=x.shape[1:], **arguments
+            )
     except InputError:
         raise
     except (TypeError, ValueError, OSError, KeyError) as error:

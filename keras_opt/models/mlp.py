@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_opt.core.errors import check_at_least
-from keras_opt.models.blocks import Blocks, check_classifier, check_sizes, drop, in_turn, stage_rates
+from keras_opt.models.blocks import Blocks, check_classifier, check_sizes, drop, preprocess, stage_rates
 
 
 def mlp(
@@ -74,7 +74,7 @@ def mlp(
     check_classifier("mlp", classes, classifier_activation)
     rates = stage_rates("mlp", dropout, len(units))
     inputs = keras.Input(input_shape, name="features")
-    x = in_turn(inputs, preprocessing)
+    x = preprocess("mlp", inputs, preprocessing)
     if len(x.shape) > 2:
         x = keras.layers.Flatten(name="flatten")(x)
     for stage, (width, rate) in enumerate(zip(units, rates, strict=True), start=1):

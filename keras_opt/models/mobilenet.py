@@ -11,8 +11,8 @@ from keras_opt.models.blocks import (
     check_classifier,
     check_input_shape,
     drop,
-    in_turn,
     is_small,
+    preprocess,
     stage_rates,
 )
 
@@ -106,7 +106,7 @@ def mobilenet(
         must_be, cure = f"at least {reduction} along each side", "Take larger images, or the small stem."
         raise argument_error("mobilenet", "input_shape", input_shape, must_be, cure)
     inputs = keras.Input(input_shape, name="image")
-    x = in_turn(inputs, preprocessing)
+    x = preprocess("mobilenet", inputs, preprocessing)
     x = blocks.convolve(x, _scaled(32, alpha), 3, "stem", strides=halvings[0])
     for stage, (expansion, filters, count, strides) in enumerate(_STAGES, start=1):
         for number in range(1, count + 1):

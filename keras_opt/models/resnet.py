@@ -13,8 +13,8 @@ from keras_opt.models.blocks import (
     check_classifier,
     check_input_shape,
     drop,
-    in_turn,
     is_small,
+    preprocess,
     stage_rates,
 )
 
@@ -121,7 +121,7 @@ def resnet(
         raise argument_error("resnet", "input_shape", input_shape, must_be, cure)
     rank = len(input_shape) - 1
     inputs = keras.Input(input_shape, name="image" if rank == 2 else "window")
-    x = in_turn(inputs, preprocessing)
+    x = preprocess("resnet", inputs, preprocessing)
     if small:
         x = blocks.convolve(x, width, 3, "stem")
     else:

@@ -15,7 +15,8 @@ def set_dropout(model: keras.Model, rates: Mapping[str, float]) -> None:
 
     In Keras a rate that is set on a layer does nothing in a model that was trained before, whose step is traced
     already, and a layer that was made with rate 0 fails with any other, because it has no generator of random numbers.
-    Here the rate acts at once, in the middle of `fit` too, and is what the model saves.
+    Here the rate acts at once, in the middle of `fit` too, and is what the model saves. Give the model that trains, not
+    one inside of it: only the steps of `model` are traced anew.
 
     Meant are all layers with a `rate`: Dropout, SpatialDropout, GaussianDropout and AlphaDropout, also inside of nested
     models and of TimeDistributed, and keras_opt's DropBlock and StochasticDepth. The `dropout` of an RNN or attention
@@ -40,7 +41,7 @@ def set_dropout(model: keras.Model, rates: Mapping[str, float]) -> None:
     """
     if not isinstance(model, keras.Layer):
         raise argument_error("set_dropout", "model", model, "a Keras model", "Load or build one with keras.")
-    if not isinstance(rates, Mapping):
+    if not isinstance(rates, Mapping) or not rates or not all(isinstance(pattern, str) for pattern in rates):
         raise kind_error("set_dropout", "rates", rates, "a dict from patterns to rates", 'Give {"dropout*": 0.3}.')
     for pattern, rate in rates.items():
         check_fraction("set_dropout", f"rates[{pattern!r}]", rate)

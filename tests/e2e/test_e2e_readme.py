@@ -46,7 +46,7 @@ def test_the_ten_lines_run_as_written(tmp_path, monkeypatch, capsys):
 
 def test_the_lines_on_rates_stopping_and_backups_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    _, code = code_blocks()
+    code = code_blocks()[1]
     assert "max_seconds=60" in code
     names = {}
     exec(compile(code.replace("max_seconds=60", "max_seconds=4"), "README.md", "exec"), names)
@@ -54,6 +54,20 @@ def test_the_lines_on_rates_stopping_and_backups_run(tmp_path, monkeypatch, caps
     assert "4 s to train are used" in capsys.readouterr().out
     assert names["history"].history["val_loss"][-1] < 0.8
     assert list((tmp_path / "backup").glob("backup-*.npz"))
+
+
+def test_the_lines_on_augmentation_and_builders_run(capsys):
+    code = code_blocks()[2]
+    assert "model.fit(train, shuffle=False)" in code
+    shorter = code.replace("model.fit(train,", "model.fit(train.take(4),").replace(
+        "set(train)", "set(train, max_seconds=2)"
+    )
+    names = {}
+    exec(compile(shorter, "README.md", "exec"), names)
+    assert 0 < names["history"].history["regularization_loss"][0] < names["history"].history["loss"][0]
+    norms = [layer for layer in names["small"].layers if type(layer).__name__ == "BatchNormalization"]
+    assert norms == []
+    assert "Slowest: " in capsys.readouterr().out
 
 
 def test_what_the_readme_points_at_is_there():

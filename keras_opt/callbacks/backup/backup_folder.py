@@ -48,7 +48,8 @@ class BackupFolder:
             ) from error
 
     def write(self, state: dict[str, Any], is_epoch: bool) -> None:
-        """Add a backup, and remove those that it makes needless."""
+        """Add a backup, and remove those that it makes needless. The training has not come to its end, or not yet."""
+        (self.path / _DONE).unlink(missing_ok=True)
         number = max((number for number, _ in self._files()), default=0) + 1
         write_state(self.path / f"backup-{number:08d}{'-epoch' if is_epoch else ''}.npz", state)
         files = self._files()

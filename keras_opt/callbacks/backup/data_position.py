@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_opt.core.errors import InputError
 from keras_opt.training.callers import running_fits
 
 # How a place inside an epoch can be found again: TensorFlow saves the pipeline; or the batches before it are drawn and
@@ -25,6 +26,8 @@ POSITION_PREFIX = ".position-"
 # The names in TensorFlow's checkpoint of an iterator, for example "Iterator::Root::Prefetch::BatchV2::Shuffle".
 _NAMES = re.compile(rb"Iterator::Root[\w:\[\]]*")
 _CACHE, _SHUFFLE = b"::MemoryCache", b"::Shuffle"
+# Where an epoch draws several orders, or has several parts with one each.
+_SHUFFLES = re.compile(rb"::ShuffleAndRepeat|(Repeat|Concatenate)(\[\d+\])?::.*Shuffle")
 
 
 class DataPosition:
@@ -86,7 +89,8 @@ class DataPosition:
             OSError: The folder cannot be written.
         """
         unread = self._saved(self._locals_of_fit()["iterator"]) if self._may_be_saved else None
-        if unread is None:
+        # `_put_back` would set the count of such orders back to that of an epoch's begin.
+        if unread is None or (not self._source.steps_per_epoch and any(map(_SHUFFLES.search, _names(unread)))):
             self.way = DRAWN if self._draws_alike() else EPOCHS
             return
         orders = [name.rpartition(_SHUFFLE)[0] for name in _names(unread) if _SHUFFLE in name]
@@ -170,7 +174,14 @@ class DataPosition:
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=POSITION_PREFIX) as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content.tobytes())
-            tf.train.Checkpoint(iterator=iterator).read(f"{folder}/position").assert_consumed()
+            try:
+                tf.train.Checkpoint(iterator=iterator).read(f"{folder}/position").assert_consumed()
+            except tf.errors.OpError as error:
+                raise InputError(
+                    f"BackupAndRestore: the backup in {str(self._folder)!r} is that of another tf.data pipeline: its "
+                    "place cannot be found in this one. Build the pipeline as before, or delete that folder to train "
+                    "anew."
+                ) from error
 
     def _locals_of_fit(self) -> dict[str, Any]:
         for fit in running_fits(self._model):

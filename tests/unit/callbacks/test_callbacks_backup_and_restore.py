@@ -21,6 +21,7 @@ from keras_opt.callbacks import (
     backup_and_restore,
 )
 from keras_opt.callbacks.backup import finished
+from keras_opt.callbacks.backup.backup_folder import BackupFolder
 from keras_opt.callbacks.backup.fingerprint import differences, fingerprint
 from keras_opt.core.errors import InputError
 from keras_opt.data import arrays
@@ -239,6 +240,36 @@ def test_a_cache_beside_a_shuffle_begins_its_epoch_again_and_says_so(tmp_path):
 
     with pytest.warns(UserWarning, match="begins with the epoch it was in"):
         fit(tmp_path, data, epochs=1)
+
+
+@pytest.mark.parametrize(
+    "several_orders",
+    [lambda: shuffled().repeat(2).batch(8), full(lambda: shuffled().batch(8).repeat(2)),
+     full(lambda: shuffled().concatenate(shuffled(3)).batch(8))],
+    ids=["repeated", "batches repeated", "concatenated"],
+)  # fmt: skip
+def test_several_orders_in_one_epoch_begin_again_and_say_so(several_orders, tmp_path):
+    """TensorFlow restores them, but not the orders of the epochs that follow."""
+    with pytest.warns(UserWarning, match="begins with the epoch it was in"):
+        fit(tmp_path, lambda: {"x": several_orders()}, epochs=1)
+
+
+def test_another_pipeline_is_refused(tmp_path):
+    with pytest.raises(Broken):
+        fit(tmp_path, DATA["tf_data"], 5)
+    with pytest.raises(InputError, match=r"is that of another tf.data pipeline.* Build the pipeline as before, or"):
+        fit(tmp_path, lambda: {"x": tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)})
+
+
+def test_a_list_of_callbacks_that_is_used_again_begins_at_the_first_epoch(tmp_path):
+    with pytest.raises(Broken):
+        fit(tmp_path, ours, 10, epochs=2)
+    keras.utils.set_random_seed(1)
+    model = built()
+    callbacks = [BackupAndRestore(tmp_path, 2, verbose=0, callbacks=[Breaking(0)])]
+    callbacks = keras.callbacks.CallbackList(callbacks, add_history=True, model=model)
+    settings = {"validation_data": (X, Y), "verbose": 0, "epochs": 2, "callbacks": callbacks}
+    assert [model.fit(**ours(), **settings).epoch for _ in range(2)] == [[0, 1], [0, 1]]
 
 
 def test_a_memory_mapped_array(tmp_path):
@@ -716,6 +747,14 @@ def test_a_finished_training_of_another_model_is_no_obstacle(tmp_path, monkeypat
     another_process(monkeypatch)
     _, history = fit(tmp_path, ours, optimizer="sgd")
     assert history.epoch == [0, 1, 2, 3]
+
+
+def test_a_training_that_goes_on_from_its_end_is_not_at_its_end(tmp_path):
+    folder = BackupFolder(tmp_path, keep=2)
+    folder.write({}, is_epoch=True)
+    folder.mark_done()
+    folder.write({}, is_epoch=True)
+    assert not folder.is_done
 
 
 def test_more_epochs_go_on_from_the_end(tmp_path):

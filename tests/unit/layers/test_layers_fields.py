@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_opt.layers.fields import open_fields
+from keras_opt.core.errors import InputError
+from keras_opt.layers import CutMix, MixUp, RandAugment
+from keras_opt.layers.fields import as_dtype, open_fields
 
 BATCH = np.arange(2 * 3 * 4 * 3, dtype="uint8").reshape(2, 3, 4, 3)
 BOXES = {"boxes": np.ones((2, 5, 4), "float32"), "labels": np.ones((2, 5), "int32")}
@@ -84,6 +86,7 @@ def test_ragged_boxes_become_dense():
         ("image", "str"),
         ({"image": BATCH}, "a dict of ['image']"),
         ((BATCH,), "tuple of ndarray"),
+        ((None, BATCH), "tuple of NoneType, ndarray"),
         (({"images": BATCH}, BATCH), "tuple of dict, ndarray"),
         (None, "NoneType"),
     ],
@@ -98,3 +101,61 @@ def test_another_form_is_refused(inputs, received):
 def test_what_is_no_image_is_refused(images):
     with pytest.raises(ValueError, match="Layer: images must be numbers of shape"):
         open_fields("Layer", images)
+
+
+@pytest.mark.parametrize("shape", [(32, 28, 28), (None, 28, 28)])
+def test_a_batch_without_channels_is_not_taken_for_one_image(shape):
+    with pytest.raises(InputError, match=r"Layer: a batch .* Received: shape \((32|None), 28, 28\)\. .*np\.newaxis"):
+        given_in_a_graph(shape)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 4), (3, 28, 28), (None, None, None), (4, 28, 28, 7)])
+def test_few_channels_may_be_first_or_last_and_a_batch_may_have_many(shape):
+    given_in_a_graph(shape)
+
+
+@pytest.mark.parametrize("masks", [(2, 3, 5), (2, 6, 8, 1)])
+def test_masks_of_another_size_are_refused(masks):
+    with pytest.raises(InputError, match=r"Layer: segmentation masks must .* height and width .*\(2, 3, 4, 3\)"):
+        open_fields("Layer", {"images": BATCH, "segmentation_masks": np.ones(masks)})
+
+
+def test_labels_that_are_masks_are_refused():
+    for pair in (BATCH, BATCH[..., :1]), (BATCH, BATCH[..., 0]), (BATCH[0], BATCH[0, ..., 0]):
+        with pytest.raises(InputError, match=r'Layer: labels with .* are masks.*"segmentation_masks": masks'):
+            open_fields("Layer", pair)
+
+
+def test_ragged_images_are_refused():
+    images = tf.ragged.stack([BATCH[0], BATCH[1, :2]])
+    with pytest.raises(InputError, match=r"Layer: `images` must have one size .* RaggedTensor of shape \(2, None, "):
+        open_fields("Layer", images)
+
+
+def test_a_weight_of_none_comes_back():
+    fields, give_back = open_fields("Layer", (BATCH, np.array([1, 2]), None))
+    assert list(fields) == ["images", "labels"]
+    assert give_back(fields)[2] is None
+
+
+def test_labels_of_unknown_shape_are_none():
+    given_in_a_graph((None, None, None, 3), None)
+    given_in_a_graph((None, None, None, 3), (None, None, None))
+    with pytest.raises(InputError, match="are masks"):
+        given_in_a_graph((None, None, 3), (None, None, 1))
+
+
+def test_bytes_are_the_nearest_ones_and_floats_are_left():
+    assert as_dtype(tf.constant([-3.0, 1.4, 254.6, 300]), "uint8").numpy().tolist() == [0, 1, 255, 255]
+    assert as_dtype(tf.constant([-3.0, 300]), "float16").numpy().tolist() == [-3, 300]
+
+
+@pytest.mark.parametrize("layer", [CutMix, MixUp, RandAugment])
+def test_every_layer_rounds_where_bytes_are_asked_for(layer):
+    images, _ = layer(dtype="uint8")((np.full((2, 3, 4, 3), 254.9), np.eye(2)), training=False)
+    assert np.unique(images) == 255
+
+
+def given_in_a_graph(*shapes):
+    opened = tf.function(lambda *inputs: open_fields("Layer", inputs if shapes[1:] else inputs[0])[0], autograph=False)
+    opened.get_concrete_function(*map(tf.TensorSpec, shapes))

@@ -107,6 +107,10 @@ def test_one_image_is_a_batch_of_one():
     np.testing.assert_array_equal(one, RandAugment(num_ops=3).transform(IMAGES[:1], KEY)[0])
 
 
+def test_an_empty_batch_as_a_replica_may_get_it_stays_empty():
+    assert RandAugment()(IMAGES[:0]).shape == (0, *IMAGES.shape[1:])
+
+
 def test_channels_first_are_the_same_images(augmented):
     outputs = RandAugment(data_format="channels_first").transform(IMAGES.transpose(0, 3, 1, 2), KEY)
     np.testing.assert_array_equal(np.transpose(outputs, (0, 2, 3, 1)), augmented)
@@ -176,7 +180,7 @@ def test_keras_arguments_are_taken_in_keras_order():
     }
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 8, 2), (2, 8, 8, 4), (8, 8, 5)])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 2), (2, 8, 8, 4), (8, 8, 2)])
 def test_images_that_are_neither_grey_nor_rgb_are_refused(shape):
     with pytest.raises(ValueError, match=r"RandAugment: images must have 1 channel \(grey\) or 3"):
         RandAugment()(np.zeros(shape, "float32"))

@@ -4,8 +4,10 @@ import pytest
 import tensorflow as tf
 
 from keras_opt.core.errors import InputError
-from keras_opt.layers import RandomCrop
+from keras_opt.layers import RandomCrop, random_crop
 from keras_opt.layers.bounding_boxes import BOX_FORMATS
+from keras_opt.layers.random_crop import crop
+from keras_opt.layers.random_keys import fold_in, integers
 
 HEIGHT, WIDTH = 8, 10
 # Each pixel tells its place: channels are row, column and number of the image.
@@ -170,6 +172,34 @@ def test_one_image_and_pairs_are_given_back_as_they_came():
     images, labels = crop((PLACES, np.arange(40)))
     assert images.shape == (40, 6, 5, 3)
     np.testing.assert_array_equal(labels, np.arange(40))
+
+
+def test_single_images_of_many_sizes_are_cropped_without_a_compilation_for_each(monkeypatch):
+    key = tf.constant([1, 2])
+    corners = [integers(fold_in(key, n), [1], 0, size + 1) for n, size in enumerate((HEIGHT - 6, WIDTH - 5))]
+    expected = crop(PLACES[:1], corners, (6, 5), (1, 2), "constant", 0.0)[0]
+    monkeypatch.setattr(random_crop, "crop", None)
+    spec = tf.TensorSpec((None, None, 3), "float32")
+    images = tf.data.Dataset.from_generator(lambda: iter([PLACES[0]]), output_signature=spec)
+    layer = RandomCrop(6, 5)
+    images = images.map(lambda image: layer.transform(image, key))
+    assert images.element_spec.shape == (6, 5, 3)
+    np.testing.assert_array_equal(next(iter(images)), expected)
+
+
+@pytest.mark.parametrize("value", [-1, 300, 127.5])
+def test_a_fill_value_that_no_byte_has_is_refused(value):
+    given = PLACES.astype("uint8")
+    with pytest.raises(InputError, match=r"RandomCrop: argument `fill_value` must be a uint8 value, as the images are"):
+        RandomCrop(6, 5, padding=1, fill_value=value)(given)
+    assert RandomCrop(6, 5, padding=1, fill_mode="wrap", fill_value=value)(given).shape == (40, 6, 5, 3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_bytes_are_rounded_where_bytes_are_asked_for(training):
+    images = np.full((2, 8, 8, 3), 254.9)
+    assert np.unique(RandomCrop(6, 5, dtype="uint8")(images, training=training)) == 255
+    assert np.unique(RandomCrop(6, 5, dtype="uint8")(images + 9, training=training)) == 255
 
 
 def test_a_dict_is_not_mutated():

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 import keras_opt
@@ -157,3 +158,16 @@ def test_a_rate_out_of_range_between_the_steps_looked_at_gives_no_numbers():
     layer = ScheduledDropout(schedules.PiecewiseConstantDecay([2, 3], [0.5, 1.5, 0.5]))
     outputs = [layer(np.ones((4, 4), "float32"), training=True) for _ in range(5)]
     assert [bool(np.isnan(each).all()) for each in outputs] == [False, False, False, True, False]
+
+
+def test_a_schedule_that_xla_rounds_to_just_below_zero_drops_nothing():
+    layer = ScheduledDropout(schedules.PolynomialDecay(0.3, decay_steps=10, end_learning_rate=0.0))
+    layer.seed_generator.state.assign([0, 10])
+    ones = np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(tf.function(layer, jit_compile=True)(ones, training=True), ones)
+
+
+@pytest.mark.parametrize("noise_shape", [(None, 1, None), (None, 2)])
+def test_a_noise_shape_that_does_not_fit_the_inputs_is_refused(noise_shape):
+    with pytest.raises(ValueError, match=r"`noise_shape` must be 1, None or the input's own size .* shape \(4, 5\)"):
+        ScheduledDropout(falling(), noise_shape=noise_shape)(np.ones((4, 5), "float32"))

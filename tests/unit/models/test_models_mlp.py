@@ -71,10 +71,11 @@ def test_one_output_for_two_classes_or_a_regression():
     ("change", "message"),
     [
         ({"units": []}, "`units` must be a sequence of at least one int"),
-        ({"units": [8, 0]}, "`units` must be an integer of at least 1"),
+        ({"units": [8, 0]}, "`units.1.` must be an integer of at least 1"),
         ({"units": 8}, "`units` must be a sequence of ints"),
         ({"units": [1], "norm": "group"}, "`units` must be an integer of at least 2"),
         ({"input_shape": 20}, "`input_shape` must be a sequence of ints"),
+        ({"preprocessing": "rescale"}, "`preprocessing` must be a Keras layer or a list of them"),
         ({"classes": 0}, "`classes` must be an integer of at least 1"),
         ({"classes": 1}, "`classes` must be at least 2 under a softmax, which makes 1.0 of any one output"),
         ({"norm": "layer"}, "`norm` must be one of 'batch', 'sync', 'group', 'none'"),
