@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from keras_opt import callbacks as callbacks
     from keras_opt import compression as compression
     from keras_opt import data as data
+    from keras_opt import ensemble as ensemble
     from keras_opt import export as export
     from keras_opt import layers as layers
     from keras_opt import models as models
@@ -25,6 +26,7 @@ _SUBPACKAGES = (
     "callbacks",
     "compression",
     "data",
+    "ensemble",
     "export",
     "layers",
     "models",

@@ -11,7 +11,7 @@ from keras_opt.core.errors import InputError
 from keras_opt.models.labelled_file import read_class_names
 
 # The rooms that register classes with Keras; Keras 3 imports no foreign module by itself when it loads a file.
-_ROOMS_WITH_CLASSES = ("layers", "schedules", "callbacks", "compression")
+_ROOMS_WITH_CLASSES = ("layers", "schedules", "callbacks", "compression", "ensemble")
 
 # What Keras, h5py and the zip reader raise for a file that is damaged or holds an unknown class.
 _LOAD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile, zlib.error)

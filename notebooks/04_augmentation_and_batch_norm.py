@@ -16,10 +16,11 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/keras-opt/keras_opt/blob/main/notebooks/04_augmentation_and_batch_norm.ipynb)
 #
-# **Claim.** `RandomAffine` rotates, shifts and flips photos at least 3 times as fast as Keras's layers for the same, and
-# moves masks and boxes with them. A network built with BatchNorm gives the same outputs to 1e-5 of the largest once its
-# norms are folded away, and has fewer layers. And with 500 training images at least one regulariser gains a point
-# of test accuracy or more over none. The last cell shows whether it holds.
+# **Claim.** `RandomAffine` rotates, shifts and flips photos with at most a fifth of the CPU time of Keras's layers for
+# the same, and moves boxes and masks with them. A residual network gives the same outputs to 1e-5 of the largest once
+# its norms are folded away, and none is left. And with 500 training images the regulariser that is chosen on validation
+# images gains half a point of test accuracy or more over none, in the mean of three seeds. The last cell shows whether
+# it holds.
 
 # %%
 import os
@@ -78,7 +79,7 @@ for ax, image, (box,) in zip(axes, moved["images"], moved["bounding_boxes"]["box
     ax.axis("off")
 
 # %% [markdown]
-# The others, each drawn for each image.
+# `RandAugment`, `MixUp` and `CutMix` too draw anew for each image of the batch.
 
 # %%
 labels = np.eye(2, dtype="float32")[[0, 1] * 4]
@@ -97,7 +98,7 @@ for (name, images), axes in zip(shown.items(), rows, strict=True):
 
 # %% [markdown]
 # ## How fast?
-# Both in `tf.data`, in turns, the median of five: images per second of CPU time.
+# Both in `tf.data`, in turns: the median of images per second of CPU time.
 
 # %%
 BATCHES = 4 if QUICK else 20
@@ -130,12 +131,12 @@ for name, images_per_second in speed.items():
 
 # %% [markdown]
 # ## BatchNorm: built right, folded away
-# Builders return plain Keras models. No bias stands before a norm, and `norm_position` says where the norm goes.
+# Builders return plain Keras models. `norm_position` says where the norm goes; the layer before it has no bias.
 
 # %%
 for position in ("before_activation", "after_activation"):
     network = keras_opt.models.mlp([128, 64], (784,), 10, norm_position=position)
-    print(position, [layer.name for layer in network.layers])
+    print(position, [layer.name for layer in network.layers], "bias:", network.get_layer("dense1").use_bias)
 
 # %% [markdown]
 # At inference a norm is a multiplication and an addition, which belong into the weights before it. Here on a residual
@@ -155,43 +156,48 @@ print(f"largest difference {difference:.1e} of the largest output")
 
 # %% [markdown]
 # ## Which regulariser, with how many images?
-# The same network, the same number of updates for each; three seeds. `benchmarks/regularizers.py` asks the same of the
-# whole data set.
+# The same network and the same number of updates for each method, three seeds. `benchmarks/regularizers.py` asks the
+# same with more methods and strengths, on the whole data set.
 
 # %%
-SIZES = [500] if QUICK else [500, 9000]
+SIZES = [500] if QUICK else [500, 8000]
 SEEDS = [SEED] if QUICK else [SEED, SEED + 1, SEED + 2]
-UPDATES = 60 if QUICK else 600
+UPDATES = {500: 60 if QUICK else 800, 8000: 400}
+METHODS = ["none", "L2", "dropout", "RandomAffine", "RandomAffine, CutMix"]
+LOSS = "categorical_crossentropy"
+validation = (x[:2000], np.eye(10, dtype="float32")[y[:2000]])
+test = (x_test, np.eye(10, dtype="float32")[y_test])
 
 
 def train(method, size, seed):
-    """The test accuracy after training on `size` images with one method."""
+    """The validation and the test accuracy after training on `size` images with one method."""
     keras.utils.set_random_seed(seed)
-    images, labels = x[1000 : 1000 + size], np.eye(10, dtype="float32")[y[1000 : 1000 + size]]
-    batches = keras_opt.data.arrays(images, labels, batch_size=64, seed=seed)
-    if method == "RandomAffine":
-        layers = [RandomAffine(rotation_degrees=10, width_shift=0.1, height_shift=0.1, horizontal_flip=True)]
+    labels = np.eye(10, dtype="float32")[y[2000 : 2000 + size]]
+    batches = keras_opt.data.arrays(x[2000 : 2000 + size], labels, batch_size=64, seed=seed)
+    if method.startswith("RandomAffine"):
+        layers = [RandomAffine(rotation_degrees=5, width_shift=0.05, height_shift=0.05)]
+        layers += [CutMix()] if method.endswith("CutMix") else []
         batches = keras_opt.data.augment(batches, layers, seed=seed)
-    if method == "MixUp":
-        batches = keras_opt.data.augment(batches, [MixUp(alpha=0.2)], seed=seed)
+    scaling = keras.layers.Rescaling(1 / 255)
     dropout = 0.5 if method == "dropout" else 0.0
-    network = keras_opt.models.convnet(
-        [32, 64], (28, 28, 1), 10, dropout=dropout, preprocessing=keras.layers.Rescaling(1 / 255)
-    )
+    network = keras_opt.models.convnet([32, 64], (28, 28, 1), 10, dropout=dropout, preprocessing=scaling)
     if method == "L2":
         keras_opt.models.add_regularization(network, l2=1e-3)
-    schedule = keras_opt.schedules.OneCycle(0.004, total_steps=UPDATES)
-    network.compile(keras.optimizers.Adam(schedule), "categorical_crossentropy", metrics=["accuracy"])
-    network.fit(batches.repeat(), epochs=1, steps_per_epoch=UPDATES, shuffle=False, verbose=0)
-    return network.evaluate(x_test, np.eye(10)[y_test], verbose=0)[1]
+    schedule = keras_opt.schedules.OneCycle(0.004, total_steps=UPDATES[size])
+    network.compile(keras.optimizers.Adam(schedule), LOSS, metrics=["accuracy"])
+    network.fit(batches.repeat(), epochs=1, steps_per_epoch=UPDATES[size], shuffle=False, verbose=0)
+    return [network.evaluate(*images, verbose=0)[1] for images in (validation, test)]
 
 
-METHODS = ["none", "L2", "dropout", "MixUp", "RandomAffine"]
-accuracy = {size: {method: [train(method, size, s) for s in SEEDS] for method in METHODS} for size in SIZES}
+accuracies = {size: {method: [train(method, size, seed) for seed in SEEDS] for method in METHODS} for size in SIZES}
 figure, axes = plt.subplots(1, len(SIZES), figsize=(6 * len(SIZES), 3.5), layout="constrained", squeeze=False)
-for ax, (size, table) in zip(axes[0], accuracy.items(), strict=True):
-    for place, values in enumerate(table.values()):
-        ax.plot([place] * len(values), values, "o")
+for ax, (size, table) in zip(axes[0], accuracies.items(), strict=True):
+    for place, (method, values) in enumerate(table.items()):
+        tested = [after_test for _, after_test in values]
+        ax.plot([place] * len(tested), tested, "o")
+        print(
+            f"{size} images, {method}: test accuracy {np.mean(tested):.4f}, from {min(tested):.4f} to {max(tested):.4f}"
+        )
     ax.set_xticks(range(len(METHODS)), METHODS)
     ax.set(title=f"{size} training images", ylabel="test accuracy")
 
@@ -199,13 +205,16 @@ for ax, (size, table) in zip(axes[0], accuracy.items(), strict=True):
 # ## Does the claim hold?
 
 # %%
+if QUICK:
+    print("A short run: it shows the steps, not the figures.")
 ratio = speed["RandomAffine"] / speed["Keras's layers"]
-few = {method: float(np.mean(values)) for method, values in accuracy[500].items()}
-best = max(few, key=few.get)
+few = {method: np.mean(values, axis=0) for method, values in accuracies[500].items()}
+chosen = max(METHODS[1:], key=lambda method: few[method][0])
+gain = 100 * (few[chosen][1] - few["none"][1])
 holds = {
-    f"RandomAffine makes {ratio:.1f} times as many images per CPU second": ratio >= 3,
+    f"RandomAffine makes {ratio:.1f} times as many images per CPU second": ratio >= 5,
     f"folded outputs differ by {difference:.1e}, {norms} norms are left": difference <= 1e-5 and norms == 0,
-    f"with 500 images {best} gives {few[best]:.3f}, none {few['none']:.3f}": few[best] >= few["none"] + 0.01,
+    f"with 500 images {chosen}, chosen on validation images, gains {gain:.2f} points of test accuracy": gain >= 0.5,
 }
 for sentence, true in holds.items():
     print(f"{'holds' if true else 'does not hold'}: {sentence}")

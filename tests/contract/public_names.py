@@ -19,7 +19,19 @@ import numpy as np
 from image_folders import write_images
 
 import keras_opt
-from keras_opt import callbacks, compression, data, export, layers, models, recipes, report, schedules, training
+from keras_opt import (
+    callbacks,
+    compression,
+    data,
+    ensemble,
+    export,
+    layers,
+    models,
+    recipes,
+    report,
+    schedules,
+    training,
+)
 from keras_opt.core.progress import Progress
 
 RNG = np.random.default_rng(0)
@@ -581,6 +593,59 @@ def moves_each_image_by_itself(folder: Path) -> bool:
     return len(outcomes) > 35 and np.allclose(layer(images, training=False), images / 255)
 
 
+@functools.cache
+def two_members() -> tuple[keras.Model, keras.Model]:
+    """Two classifiers of five inputs, compiled, of the same layers and names."""
+    members = models.mlp([4], (5,), 2), models.mlp([4], (5,), 2)
+    for member in members:
+        member.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return members
+
+
+def predicts_the_mean(folder: Path) -> bool:
+    made = ensemble.PredictionEnsemble(two_members())
+    first, second = (np.asarray(member(X)) for member in two_members())
+    made.save(folder / "ensemble.keras")
+    loaded = keras_opt.load_model(folder / "ensemble.keras")
+    return np.allclose(made(X), (first + second) / 2, atol=1e-6) and np.array_equal(loaded(X), made(X))
+
+
+def averages_weights(folder: Path) -> bool:
+    weights = [member.get_weights() for member in two_members()]
+    average = ensemble.average_weights(two_members(), weights=[3, 1]).get_weights()
+    return all(np.allclose(a, 0.75 * b + 0.25 * c, atol=1e-6) for a, b, c in zip(average, *weights, strict=True))
+
+
+def soup_is_no_worse(folder: Path) -> bool:
+    soup = ensemble.greedy_soup(two_members(), (X, np.argmax(Y, 1)))
+    return soup.soup.value >= max(soup.soup.values) and isinstance(soup.soup, ensemble.Soup)
+
+
+def members_disagree(folder: Path) -> bool:
+    found = ensemble.diversity(two_members(), X, np.argmax(Y, 1))
+    return isinstance(found, ensemble.Diversity) and "all together" in str(found) and found.disagreement[0, 1] > 0
+
+
+def trains_members(folder: Path) -> bool:
+    members = ensemble.train_ensemble(lambda: two_members()[0], 2, (X, np.argmax(Y, 1)), progress=Progress(quiet=True))
+    return len(members) == 2
+
+
+ENSEMBLE = {
+    "PredictionEnsemble": Call(predicts_the_mean),
+    "average_weights": Call(averages_weights),
+    "greedy_soup": Call(soup_is_no_worse),
+    "Soup": Call(soup_is_no_worse),
+    "diversity": Call(members_disagree),
+    "Diversity": Call(members_disagree),
+    "train_ensemble": Call(trains_members),
+    "SnapshotEnsemble": InFit(
+        ensemble.SnapshotEnsemble,
+        {"cycles": 3},
+        lambda fitted: len(fitted.used.models) == 3 and np.isclose(float(fitted.model.optimizer.learning_rate), 0.01),
+    ),
+}
+
 LAYERS = {
     "CutMix": mixes(layers.CutMix),
     "MixUp": mixes(layers.MixUp),
@@ -645,6 +710,7 @@ PUBLIC_NAMES: dict[str, dict[str, InFit | Call]] = {
     "callbacks": CALLBACKS,
     "compression": COMPRESSION,
     "data": DATA,
+    "ensemble": ENSEMBLE,
     "export": EXPORT,
     "layers": LAYERS,
     "models": MODELS,

@@ -9,7 +9,7 @@ import keras
 import pytest
 from public_names import InFit, rows
 
-from keras_opt import callbacks, compression, layers
+from keras_opt import callbacks, compression, ensemble, layers
 
 MODES = ["up", None, 3]
 NAMES = [3, None, b"loss", ["loss"], ""]
@@ -101,6 +101,31 @@ BAD = {
         "exclude": PATTERNS,
         "every": FROM_1,
     },
+    ensemble.SnapshotEnsemble: {"cycles": FROM_1, "max_learning_rate": POSITIVE, "folder": PATHS},
+    ensemble.average_weights: {
+        "models_or_files": [[], 3, None, "no folder", [3], ["a.txt"], ["no file.keras"]],
+        "weights": [[-1], [0], [1, 2], "a", [float("nan")]],
+        "model": [3, "a.keras"],
+    },
+    ensemble.diversity: {"models": [[], 3, None, [3]]},
+    ensemble.greedy_soup: {
+        "models": [[], 3, None, "no folder", [3], ["no file.keras"]],
+        "validation": [3, None, "images"],
+        "monitor": NAMES,
+        "mode": MODES,
+        "reestimate_batch_norm": [3, True, "images"],
+    },
+    ensemble.train_ensemble: {
+        "build": [3, None],
+        "n": FROM_1,
+        "data": [([1], [2])],
+        "vary": ["seeds", None, 3],
+        "folder": PATHS,
+        "processes": FROM_1,
+        "seed": COUNTS,
+        "progress": [3, True],
+    },
+    ensemble.PredictionEnsemble: {"models": [[], 3, None, [3], [keras.Sequential()]], "method": ["median", None, 3]},
     layers.CutMix: {
         "factor": [-0.1, 0, 1.5, "1", None, (0.2,), (0.5, 1.5), True, float("nan")],
         "seed": [1.5, "1"],
@@ -169,6 +194,15 @@ BESIDE = {
     callbacks.SuccessiveIncreases: {"count": 1},
     callbacks.Target: {"monitor": "loss", "value": 1.0},
     compression.PruneLowMagnitude: {"schedule": lambda step: 0.5},
+    ensemble.PredictionEnsemble: {"models": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]},
+    ensemble.SnapshotEnsemble: {"cycles": 2},
+    (ensemble.average_weights, "model"): {"models_or_files": [keras.Sequential([keras.Input((2,))])]},
+    (ensemble.average_weights, "weights"): {
+        "models_or_files": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]
+    },
+    ensemble.diversity: {"x": [], "y": []},
+    ensemble.greedy_soup: {"models": [], "validation": []},
+    ensemble.train_ensemble: {"build": dict, "n": 2, "data": ()},
     layers.DropBlock: {"rate": 0.1},
     layers.RandomCrop: {"height": 4, "width": 4},
     layers.ScheduledDropout: {"rate_schedule": keras.optimizers.schedules.CosineDecay(0.5, 10)},
@@ -213,7 +247,8 @@ def test_a_bad_argument_is_named(kind, name, value):
 
 
 def test_every_argument_of_every_callback_and_criterion_has_a_row():
-    kinds = {row.make for name, row in rows(InFit).items() if name.startswith(("callbacks.", "compression.Prune"))}
+    rooms = ("callbacks.", "compression.Prune", "ensemble.")
+    kinds = {row.make for name, row in rows(InFit).items() if name.startswith(rooms)}
     bare = {
         f"{kind.__name__}.{name}"
         for kind in kinds

@@ -38,6 +38,7 @@ def test_the_snippet_trains(tmp_path):
     images, labels = next(iter(train_generator))
     assert images.shape == (32, 224, 224, 3)
     assert images.dtype == "float32"
-    assert 0 <= images.numpy().min() < 0.3 and 0.7 < images.numpy().max() <= 1
+    assert 0 <= images.numpy().min() < 0.3
+    assert 0.7 < images.numpy().max() <= 1
     np.testing.assert_array_equal(labels.numpy().sum(axis=1), 1)
     assert train_generator.class_names == ("blue", "green")

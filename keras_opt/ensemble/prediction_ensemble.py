@@ -1,0 +1,252 @@
+"""Several models as one, whose output is a mean of theirs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_opt.core.errors import InputError, argument_error, check_choice, kind_error
+from keras_opt.ensemble.combining import METHODS, WEIGHTS_LAYER, combine
+from keras_opt.ensemble.copies import functional_copy
+from keras_opt.ensemble.simplex_weights import least_squares_weights, likelihood_weights
+from keras_opt.models.graph import has_graph, output_names
+
+_LOSSES = ("log", "squared")
+
+
+@keras.saving.register_keras_serializable("keras_opt")
+class PredictionEnsemble(keras.Model):
+    """Predicts with several models at once, each trained by itself, and gives a mean of what they say.
+
+    Members that err in different places are more often right together than each by itself; those that err in the same
+    places (see `diversity`) gain little. Their mean is less sure than they are: better calibrated where they were too
+    sure, as networks that were trained long are, and worse where they were not. It costs as much as all members
+    together; where that is too much, look at `average_weights` and `greedy_soup`, or let it teach one small model.
+
+    With p_m the output of member m of n:
+
+        mean        sum_m p_m / n, for probabilities, logits or regression
+        geometric   prod_m p_m^(1/n), normalised; computed without rounding or overflow as the softmax (sigmoid) of the
+                    mean of what goes into the members' softmax (sigmoid)
+        vote        the share of the members whose highest output it is; of a single output, that find it above 0.5;
+                    has no int8 form in LiteRT
+        weighted    sum_m w_m p_m, with the w of `fit_weights`, before that 1 / n
+
+    It is a Keras model like any other: one graph, which can be compiled, evaluated, saved, exported by `to_tflite`. It
+    holds copies of the members, under the names `member_0`, `member_1`, ...: the members themselves are left alone, and
+    may have layers of the same names. Load it with `keras_opt.load_model`; what must open in plain Keras, save as
+    `ensemble.to_plain()`.
+
+    Args:
+        models: Built functional or Sequential models of the same input and output shapes, at least one, each with one
+            output; for "geometric" all of them end in a softmax, or all in a sigmoid.
+        method: `"mean"`, `"geometric"`, `"vote"` or `"weighted"`. Default `"mean"`.
+        name: The name of the model. Default `"ensemble"`.
+
+    Attributes:
+        method: As given.
+        members: The copies; those of "geometric" give logits.
+        member_weights: What each member counts; they sum to 1.
+
+    Raises:
+        ValueError: There is no member, one is not built, the shapes or the `class_names` differ, or `method` does not
+            fit.
+        TypeError: A member is no Keras model.
+
+    Cost: the parameters and MACs of all members.
+
+    Source: L. K. Hansen, P. Salamon, 1990, "Neural Network Ensembles"; B. Lakshminarayanan et al., 2017, "Simple and
+        Scalable Predictive Uncertainty Estimation using Deep Ensembles", section 2.4; for "weighted" L. Breiman, 1996,
+        "Stacked Regressions".
+
+    Example:
+        >>> import keras_opt, numpy as np
+        >>> members = [keras_opt.models.mlp([8], (5,), 3) for _ in range(3)]
+        >>> ensemble = keras_opt.ensemble.PredictionEnsemble(members)
+        >>> ensemble.predict(np.zeros((2, 5)), verbose=0).shape
+        (2, 3)
+    """
+
+    def __init__(self, models: Sequence[keras.Model], method: str = "mean", name: str = "ensemble"):
+        check_choice("PredictionEnsemble", "method", method, METHODS)
+        models = check_members("PredictionEnsemble", models)
+        activation = _common_activation(models) if method == "geometric" else None
+        linear = {"activation": "linear"}
+        members = [
+            functional_copy(model, f"member_{place}", {_output_layer(model).name: linear} if activation else {})
+            for place, model in enumerate(models)
+        ]
+        inputs = keras.tree.map_structure(
+            lambda each: keras.Input(batch_shape=(None, *each.shape[1:]), dtype=each.dtype, name=each.name),
+            members[0].input,
+        )
+        super().__init__(inputs, combine([member(inputs) for member in members], method, activation), name=name)
+        self.method = method
+        self.class_names = getattr(models[0], "class_names", ())
+
+    @property
+    def members(self) -> list[keras.Model]:
+        """The copies that the ensemble is made of."""
+        found = {layer.name: layer for layer in self.layers if layer.name.startswith("member_")}
+        return [found[f"member_{place}"] for place in range(len(found))]
+
+    @property
+    def member_weights(self) -> np.ndarray:
+        """What each member counts, (members,); they sum to 1."""
+        if self.method == "weighted":
+            return keras.ops.convert_to_numpy(self.get_layer(WEIGHTS_LAYER).kernel)[:, 0]
+        return np.full(len(self.members), 1 / len(self.members), np.float32)
+
+    def fit_weights(self, x: Any, y: Any, loss: str | None = None, batch_size: int = 32) -> np.ndarray:
+        """Sets what each member counts to what is best on data that no member was trained on.
+
+        None is negative and they sum to 1, so with few rows they overfit little, and useless members get 0.
+
+        Args:
+            x: Inputs, as `predict` takes them.
+            y: Targets: class numbers, one-hot rows or probabilities; or those of a regression.
+            loss: `"log"`, the mean negative log-likelihood of `y`, by expectation maximisation; or `"squared"`, the
+                squared error, by non-negative least squares. Default `None`: "log" if the outputs of all members are
+                probabilities, which sum to 1 unless there is one only.
+            batch_size: Int of at least 1. Default 32.
+
+        Returns:
+            The weights, (members,).
+
+        Raises:
+            RuntimeError: `method` is not "weighted".
+            ValueError: `y` does not fit the outputs; or `loss` is "log" and these are no probabilities.
+
+        Cost: one prediction of each member; some milliseconds for 10,000 rows.
+        """
+        if self.method != "weighted":
+            raise RuntimeError(
+                f'PredictionEnsemble: fit_weights needs method="weighted"; this ensemble has {self.method!r}. Make it '
+                "anew from its members with that."
+            )
+        if loss is not None:
+            check_choice("PredictionEnsemble.fit_weights", "loss", loss, _LOSSES)
+        outputs = np.stack([each.predict(x, batch_size=batch_size, verbose=0) for each in self.members], axis=-1)
+        targets = targets_like("PredictionEnsemble.fit_weights", y, outputs[..., 0])
+        are_probabilities = _are_probabilities(outputs) and _are_probabilities(targets[..., np.newaxis])
+        if loss == "log" and not are_probabilities:
+            cure = "Let the members end in a softmax or sigmoid, or use 'squared'."
+            raise argument_error(
+                "PredictionEnsemble.fit_weights", "loss", loss, "'squared' for these outputs and y", cure
+            )
+        if are_probabilities and loss != "squared":
+            weights = likelihood_weights(*_likelihoods(outputs, targets))
+        else:
+            weights = least_squares_weights(outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1))
+        self.get_layer(WEIGHTS_LAYER).kernel.assign(weights[:, np.newaxis])
+        return weights
+
+    def to_plain(self) -> keras.Model:
+        """A functional copy that needs no keras_opt, unless a member does."""
+        plain = functional_copy(self, self.name)
+        plain.class_names = self.class_names
+        return plain
+
+    def get_config(self) -> dict[str, Any]:
+        # That of the functional model, so that whatever reads a graph from the config finds it.
+        return {**keras.Model(self.input, self.output, name=self.name).get_config(), "method": self.method}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "PredictionEnsemble":
+        config = dict(config)
+        method = config.pop("method")
+        plain = keras.Model.from_config(config, custom_objects)
+        ensemble = cls.__new__(cls)
+        # Past `__init__`, which would copy the members: to Keras's functional model, the base class of the first one.
+        super(PredictionEnsemble, ensemble).__init__(plain.input, plain.output, name=plain.name)
+        ensemble.method = method
+        ensemble.class_names = ()
+        return ensemble
+
+
+def check_members(owner: str, models: Any) -> list[keras.Model]:
+    """The members as a list; raise unless they are built models of the same inputs and the same, single, output."""
+    if isinstance(models, keras.Model) or not isinstance(models, Sequence):
+        raise kind_error(owner, "models", models, "a sequence of models", "Give a list, as in [first, second].")
+    if not models:
+        raise argument_error(owner, "models", models, "at least one model", "Give the members.")
+    for place, model in enumerate(models):
+        if not isinstance(model, keras.Model):
+            raise kind_error(
+                owner, f"models[{place}]", model, "a Keras model", "Load a file with keras_opt.load_model."
+            )
+        if not has_graph(model):
+            cure = "Start a Sequential one with keras.Input(shape); a subclassed one has no graph."
+            raise argument_error(owner, f"models[{place}]", model, "a built functional or Sequential model", cure)
+        if len(model.outputs) != 1:
+            cure = "Make one ensemble for each output."
+            raise argument_error(owner, f"models[{place}]", model, "a model with one output", cure)
+    facts = [
+        {
+            "inputs": [tuple(each.shape[1:]) for each in model.inputs],
+            "output": tuple(model.outputs[0].shape[1:]),
+            "class_names": tuple(getattr(model, "class_names", None) or ()),
+        }
+        for model in models
+    ]
+    for place, found in enumerate(facts):
+        for name, value in found.items():
+            if value != facts[0][name] and (name != "class_names" or (value and facts[0][name])):
+                raise InputError(
+                    f"{owner}: argument `models` must be models of the same inputs, output and classes. Received: "
+                    f"models[0] has {name} {facts[0][name]}, models[{place}] has {value}. Train them on the same task."
+                )
+    return list(models)
+
+
+def _output_layer(model: keras.Model) -> keras.Layer | None:
+    """The layer that makes the output of `model`; `None` if an operation such as `x + y` does."""
+    names = output_names(model)
+    return next((layer for layer in model.layers if layer.name in names), None)
+
+
+def _common_activation(models: Sequence[keras.Model]) -> str:
+    """Where all members end in a softmax, or all in a sigmoid, its name."""
+    found = {getattr(_output_layer(model), "activation", None) for model in models}
+    for name in ("softmax", "sigmoid"):
+        if found == {keras.activations.get(name)}:
+            return name
+    names = ", ".join(sorted(getattr(each, "__name__", "none") for each in found))
+    must_be = 'models whose last layers all have activation="softmax", or all "sigmoid", for method="geometric"'
+    cure = f'The activations are: {names}. Use method="mean", or let the members end in the same one.'
+    raise argument_error("PredictionEnsemble", "models", models, must_be, cure)
+
+
+def targets_like(owner: str, y: Any, outputs: np.ndarray) -> np.ndarray:
+    """`y` in the shape of `outputs`, class numbers as one-hot rows."""
+    y = np.asarray(y)
+    if y.shape == outputs.shape:
+        return y
+    classes = outputs.shape[-1]
+    if y.shape == (*outputs.shape[:-1], 1):
+        y = y[..., 0]
+    if y.shape == outputs.shape[:-1]:
+        if classes == 1:
+            return y[..., np.newaxis]
+        if np.all(y == y.astype(int)) and y.min() >= 0 and y.max() < classes:
+            return np.eye(classes)[y.astype(int)]
+    must_be = f"of shape {outputs.shape}, or class numbers from 0 to {classes - 1}"
+    raise argument_error(owner, "y", y.shape, must_be, "Give one target for each row of `x`.")
+
+
+def _are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether (rows, ..., outputs, members) are all in [0, 1], and, unless there is one output, sum to 1."""
+    in_range = np.all((outputs >= 0) & (outputs <= 1))
+    return bool(in_range and (outputs.shape[-2] == 1 or np.allclose(outputs.sum(axis=-2), 1, atol=1e-2)))
+
+
+def _likelihoods(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each member gives to the classes that `targets` has: (rows, members), and how much of it there is, (rows,).
+
+    A single output is the probability of the second of two classes.
+    """
+    if targets.shape[-1] == 1:
+        outputs, targets = np.concatenate([1 - outputs, outputs], -2), np.concatenate([1 - targets, targets], -1)
+    is_there = targets > 0
+    return outputs[is_there], targets[is_there]

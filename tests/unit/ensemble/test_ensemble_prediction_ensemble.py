@@ -1,0 +1,176 @@
+"""PredictionEnsemble: its formulas, its members, its files, its errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_opt
+from keras_opt import export, models
+from keras_opt.ensemble import PredictionEnsemble
+
+X = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+
+
+def member(units=3, activation="softmax", inputs=4, name="same"):
+    layers = [keras.Input((inputs,)), keras.layers.Dense(5, "relu", name="body"), keras.layers.Dense(units, activation)]
+    return keras.Sequential(layers, name=name)
+
+
+def outputs(members, x=X):
+    return np.stack([np.asarray(each(x), np.float64) for each in members])
+
+
+def test_members_of_the_same_names_are_copied_and_left_alone():
+    members = [member(), member()]
+    before = [each.get_weights() for each in members]
+    ensemble = PredictionEnsemble(members)
+    for layer in ensemble.members:
+        layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    assert [each.name for each in ensemble.members] == ["member_0", "member_1"]
+    assert [each.name for each in members] == ["same", "same"]
+    for each, weights in zip(members, before, strict=True):
+        for now, then in zip(each.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("method", ["mean", "geometric", "vote", "weighted"])
+def test_it_is_saved_loaded_and_made_plain(method, tmp_path):
+    ensemble = PredictionEnsemble([member(), member()], method, name="pair")
+    if method == "weighted":
+        ensemble.fit_weights(X, np.arange(20) % 3)
+    expected = np.asarray(ensemble(X))
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras_opt.load_model(tmp_path / "ensemble.keras")
+    assert type(loaded) is PredictionEnsemble
+    assert (loaded.method, loaded.name, len(loaded.members)) == (method, "pair", 2)
+    np.testing.assert_array_equal(loaded.member_weights, ensemble.member_weights)
+    np.testing.assert_array_equal(loaded(X), expected)
+    plain = loaded.to_plain()
+    assert type(plain) is type(keras.Model(plain.input, plain.output))
+    assert "keras_opt" not in plain.to_json()
+    np.testing.assert_array_equal(plain(X), expected)
+
+
+def test_an_ensemble_can_be_a_member_of_an_ensemble():
+    first, second = PredictionEnsemble([member(), member()]), member()
+    nested = PredictionEnsemble([first, second])
+    np.testing.assert_allclose(nested(X), outputs([first, second]).mean(0), atol=1e-6)
+    again = PredictionEnsemble.from_config(nested.get_config())
+    again.set_weights(nested.get_weights())
+    np.testing.assert_array_equal(again(X), nested(X))
+
+
+def test_it_is_trained_further_and_keeps_batch_norm_and_dropout():
+    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    members = [keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(1)])]
+    ensemble = PredictionEnsemble(members)
+    ensemble.compile("sgd", "mse")
+    ensemble.fit(X, X[:, 0], verbose=0)
+    assert np.abs(ensemble.members[0].layers[2].moving_mean).max() > 0
+    assert np.abs(members[0].layers[1].moving_mean).max() == 0
+
+
+def test_models_of_several_inputs():
+    def two_inputs():
+        inputs = {"a": keras.Input((4,), name="a"), "b": keras.Input((2,), name="b")}
+        return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()([inputs["a"], inputs["b"]])))
+
+    members, x = [two_inputs(), two_inputs()], {"a": X, "b": X[:, :2]}
+    np.testing.assert_allclose(PredictionEnsemble(members)(x), outputs(members, x).mean(0), atol=1e-6)
+
+
+def test_a_tie_splits_the_vote_and_a_single_output_is_above_one_half_or_not():
+    flat = member(2)
+    flat.layers[-1].kernel.assign(np.zeros((5, 2)))
+    np.testing.assert_array_equal(PredictionEnsemble([flat], "vote")(X[:1]), [[0.5, 0.5]])
+    binary = [member(1, "sigmoid") for _ in range(3)]
+    np.testing.assert_allclose(PredictionEnsemble(binary, "vote")(X), (outputs(binary) > 0.5).mean(0), atol=1e-6)
+
+
+def test_geometric_neither_overflows_nor_loses_small_probabilities():
+    members = [member(), member()]
+    for each, scale in zip(members, (300.0, -299.0), strict=True):
+        each.layers[-1].bias.assign([scale, 0.0, 0.0])
+    found = np.asarray(PredictionEnsemble(members, "geometric")(X))
+    logits = outputs([keras.Sequential([keras.Input((4,)), *each.layers[:-1]]) for each in members])
+    logits = np.stack(
+        [h @ each.layers[-1].kernel.numpy() + each.layers[-1].bias for h, each in zip(logits, members, strict=True)]
+    ).mean(0)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_regression_takes_the_squared_error_and_probabilities_the_likelihood():
+    members = [member(1, None), member(1, None)]
+    ensemble = PredictionEnsemble(members, "weighted")
+    np.testing.assert_allclose(ensemble.fit_weights(X, outputs(members)[1]), [0, 1], atol=1e-5)
+    np.testing.assert_allclose(ensemble(X), members[1](X), atol=1e-4)
+    with pytest.raises(ValueError, match="'squared' for these outputs"):
+        ensemble.fit_weights(X, outputs(members)[1] * 9, loss="log")
+    classifiers = [member(), member()]
+    weights = PredictionEnsemble(classifiers, "weighted").fit_weights(X, outputs(classifiers)[0].argmax(1))
+    assert weights[0] > 0.5
+    assert abs(weights.sum() - 1) < 1e-6
+
+
+def test_int8_of_every_kind_that_has_one(tmp_path, request):
+    """The mean by default, all with `--full`."""
+    keras.utils.set_random_seed(1)
+    pixels = np.random.default_rng(1).integers(0, 256, (120, 8, 8, 1)).astype("float32")
+    scale = keras.layers.Rescaling(1 / 255)
+    members = [models.convnet((4,), (8, 8, 1), 3, preprocessing=scale) for _ in range(3)]
+    for method in ("mean", "geometric", "weighted") if request.config.getoption("full") else ("mean",):
+        PredictionEnsemble(members, method).save(tmp_path / "ensemble.keras")
+        loaded = keras_opt.load_model(tmp_path / "ensemble.keras")
+        file = export.to_tflite(loaded, tmp_path / "ensemble.tflite", "int8", pixels)
+        checked = export.verify(loaded, file.path, pixels)
+        assert file.input_dtype == file.output_dtype == "int8"
+        assert checked.argmax_agreement >= 0.9
+        assert checked.max_error_lsb <= 6
+
+
+def test_a_vote_has_no_int8_form_and_is_exported_in_float(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (120, 8, 8, 1)).astype("float32")
+    members = [models.convnet((4,), (8, 8, 1), 3) for _ in range(2)]
+    with pytest.raises(ValueError, match="int8 file computes in float32: CAST"):
+        export.to_tflite(PredictionEnsemble(members, "vote"), tmp_path / "vote.tflite", "int8", pixels)
+    file = export.to_tflite(PredictionEnsemble(members, "vote"), tmp_path / "vote.tflite")
+    assert export.verify(PredictionEnsemble(members, "vote"), file.path, pixels[:9]).max_error < 1e-6
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (list, "at least one model"),
+        (lambda: [member(), member(inputs=5)], r"models\[0\] has inputs \[\(4,\)\], models\[1\] has \[\(5,\)\]"),
+        (lambda: [member(), member(4)], r"models\[0\] has output \(3,\), models\[1\] has \(4,\)"),
+        (lambda: [keras.Sequential([keras.layers.Dense(2)])], r"models\[0\]` must be a built functional or Sequential"),
+    ],
+)
+def test_models_that_do_not_fit(make, message):
+    with pytest.raises(ValueError, match=message):
+        PredictionEnsemble(make())
+
+
+def test_models_of_other_class_names():
+    members = [member(), member(), member()]
+    members[0].class_names, members[2].class_names = ("a", "b", "c"), ("a", "c", "b")
+    assert PredictionEnsemble(members[:2]).class_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match=r"has class_names \('a', 'b', 'c'\), models\[2\] has \('a', 'c', 'b'\)"):
+        PredictionEnsemble(members)
+
+
+def test_geometric_needs_one_activation_that_gives_probabilities():
+    for activations in (("softmax", None), ("softmax", "sigmoid"), (None, None)):
+        with pytest.raises(ValueError, match='all have activation="softmax"'):
+            PredictionEnsemble([member(activation=each) for each in activations], "geometric")
+
+
+def test_weights_are_fitted_only_where_there_are_some():
+    with pytest.raises(RuntimeError, match='needs method="weighted"'):
+        PredictionEnsemble([member()]).fit_weights(X, np.zeros(20))
+    with pytest.raises(ValueError, match=r"`y` must be of shape \(20, 3\)"):
+        PredictionEnsemble([member()], "weighted").fit_weights(X, np.full(20, 7))
