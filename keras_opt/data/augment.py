@@ -22,8 +22,9 @@ def augment(
 
     Use it in place of `dataset.map(layer)`, whose parallel calls take their random numbers in no fixed order. Here
     the draws of an element are a function of (`seed`, epoch, number of the element): the same for any
-    `num_parallel_calls` and after a resume by `BackupAndRestore`, and no epoch repeats another. To augment inside the
-    model instead, put the layers there; never do both.
+    `num_parallel_calls` and after a resume by `BackupAndRestore`, and no epoch repeats another. As all seeds of tf.data
+    it stands beside TensorFlow's global seed, where one is set: another one of those gives other draws. To augment
+    inside the model instead, put the layers there; never do both.
 
     A layer of keras_opt draws from the key through its `transform`. A random layer of Keras (the colour layers, say)
     gets the key in place of the state of its seed generators: its own `seed` has no say and its state does not move.

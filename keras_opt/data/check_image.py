@@ -8,7 +8,7 @@ from PIL import Image
 from keras_opt.data.decode import decode_image
 
 # What the last bytes of a whole file hold, by Pillow's name of its format.
-_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL_BYTES = 1024
 _KNOWN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B")
 

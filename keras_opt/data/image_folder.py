@@ -62,7 +62,8 @@ def image_folder(
 
     The call looks at both ends of every file and decodes none. The first epoch decodes, in parallel threads, what its
     batches need, into uint8; later epochs only gather. The training set comes in a new order every epoch, which is a
-    function of (seed, epoch), and so are the draws of `augment`; the validation set comes always in one and is never
+    function of (seed, epoch), and of TensorFlow's global seed where one is set, and so are the draws of `augment`; the
+    validation set comes always in one and is never
     augmented, but rescaled and resized as the training set where the layers do that. `BackupAndRestore` goes on inside
     an epoch of both.
 
@@ -108,7 +109,7 @@ def image_folder(
             nowhere, every epoch decodes.
         validation_split: Fraction in [0, 1) to hold out.
         decode: `"exact"` gives the pixels of `image_dataset_from_directory`, rounded. `"fast"` shrinks JPEGs as it
-            decodes them: smoother where they shrink to half or less, otherwise within 2 grey levels of `"exact"` on
+            decodes them: smoother where they shrink to 3/5 or less, otherwise within 2 grey levels of `"exact"` on
             average.
             `"antialiased"` takes half as long again as `"exact"` and gives the pixels that `keras-opt predict` and
             its device script see.
@@ -177,6 +178,7 @@ def image_folder(
         recipe=decode,
         on_error=on_error,
         skipped=skipped,
+        damaged=damaged,
     )
     rows = parts["training"]
     layer = _normalization(normalize, store, rows, seed)

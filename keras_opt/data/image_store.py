@@ -29,6 +29,7 @@ class ImageStore:
         recipe: Names the pixels that `decode` makes, for the file.
         on_error: What to do about a file that turns out damaged: `"skip"` leaves it out of its batch, `"raise"` stops.
         skipped: The files left out so far; those found later are added to this list.
+        damaged: Those of them that count as damaged.
 
     Attributes:
         shape: As given.
@@ -47,13 +48,14 @@ class ImageStore:
         recipe: str,
         on_error: Literal["skip", "raise"],
         skipped: list[SkippedFile],
+        damaged: Sequence[SkippedFile] = (),
     ):
         self._paths = paths
         self.shape = shape
         self._decode = decode
         self._on_error = on_error
         self._skipped = skipped
-        self._damaged: list[SkippedFile] = []
+        self._damaged = list(damaged)
         self._lock = threading.Lock()
         self._states = np.zeros(len(paths), np.uint8)
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")

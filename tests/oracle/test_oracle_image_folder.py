@@ -51,9 +51,17 @@ def test_exact_decoding_gives_the_pixels_of_keras(folder):
         assert np.abs(found - image).max(axis=(1, 2, 3)).min() <= 0.51
 
 
+@pytest.mark.parametrize("decode", [decode_like_keras, decode_fast])
+def test_a_photograph_of_a_phone_is_its_first_picture(tmp_path, decode):
+    smooth(0, 90, 60).save(tmp_path / "one.jpg")
+    smooth(0, 90, 60).save(tmp_path / "two.jpg", format="MPO", save_all=True, append_images=[smooth(1, 90, 60)])
+    one, two = (decode(tmp_path / name, (50, 40), 3) for name in ("one.jpg", "two.jpg"))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_fast_decoding_is_within_its_stated_error(tmp_path):
     distances = {"fast": [], "keras": []}
-    for size in ((60, 80), (30, 30)):  # ratios 2, and 4 and more
+    for size in ((60, 80), (30, 30), (113, 148), (113, 100), (56, 74)):  # ratios 2, 4, and both where they fall short
         for seed in range(4):
             smooth(seed, 190, 250).save(tmp_path / "image.jpg", quality=90)
             antialiased = decode_image(tmp_path / "image.jpg", size, 3).astype(np.float64)

@@ -38,6 +38,12 @@ def test_damaged_files_do_not(tmp_path, kind, damage):
         check_image(path)
 
 
+def test_photographs_of_phones_are_not_decoded(tmp_path, monkeypatch):
+    PICTURE.save(tmp_path / "image.jpg", format="MPO", save_all=True, append_images=[PICTURE])
+    monkeypatch.setattr(module, "decode_image", lambda *arguments: pytest.fail("decoded"))
+    check_image(tmp_path / "image.jpg")
+
+
 def test_bytes_behind_the_end_do_no_harm(tmp_path):
     path = saved(tmp_path, "jpg")
     path.write_bytes(path.read_bytes() + bytes(5000))

@@ -157,6 +157,19 @@ def test_too_many_damaged_files(folder):
         image_folder(folder, 5)
 
 
+def test_too_many_damaged_files_of_which_some_are_found_late(folder):
+    for index in range(4):
+        (folder / "ant" / f"{index:02}.png").write_bytes(b"")
+    train, _ = image_folder(folder, (5, 7), batch_size=56, cache="memory")
+    for index in range(4, 7):
+        (folder / "ant" / f"{index:02}.png").write_bytes(b"")
+    with (
+        pytest.raises(tf.errors.OpError, match="7 of 60 images cannot be read, more than the 10% that may be skipped"),
+        pytest.warns(UserWarning, match="left out"),
+    ):
+        collect(train)
+
+
 def test_class_whose_only_held_out_image_is_damaged(folder):
     for path in sorted((folder / "cat").iterdir())[2:]:
         path.unlink()

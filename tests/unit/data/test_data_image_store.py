@@ -138,6 +138,25 @@ def test_other_pixels_are_made_anew(paths, tmp_path, other):
     assert len(decoder.decoded) == COUNT
 
 
+def test_pixels_of_another_tensorflow_are_made_anew(paths, tmp_path, monkeypatch):
+    open_store(paths, tmp_path / "cache", Decoder()).read(np.arange(COUNT))
+    monkeypatch.setattr(cache_file.tf, "__version__", "9.9")
+    decoder = Decoder()
+    open_store(paths, tmp_path / "cache", decoder).read(np.arange(COUNT))
+    assert len(decoder.decoded) == COUNT
+
+
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="this system has no pwrite")
+def test_a_row_that_the_system_takes_in_part_is_whole(paths, tmp_path, monkeypatch):
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, image, place: whole(descriptor, image[:1], place))
+    open_store(paths, tmp_path / "cache", Decoder()).read(np.arange(COUNT))
+    decoder = Decoder()
+    images, _ = open_store(paths, tmp_path / "cache", decoder).read(np.arange(COUNT))
+    np.testing.assert_array_equal(images, pixels(paths))
+    assert decoder.decoded == []
+
+
 def test_a_row_that_was_written_in_part_is_not_used(paths, tmp_path):
     open_store(paths, tmp_path / "cache", Decoder()).read(np.arange(COUNT))
     content = bytearray((tmp_path / "cache").read_bytes())
