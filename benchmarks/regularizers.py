@@ -33,7 +33,11 @@ from keras_opt.core.progress import Progress
 from keras_opt.data import augment
 from keras_opt.layers import CutMix, DropBlock, MixUp, RandomAffine, StochasticDepth
 
-CLAIM = "TO BE FILLED"
+CLAIM = (
+    "On Fashion-MNIST, a small residual network and as many updates for every method: with 500 and with 5,000 training "
+    "images CutMix alone gains more than a point of test accuracy over no regularisation in each of three seeds; with "
+    "60,000 in four epochs only L2 gains in each, and dropout, DropBlock, StochasticDepth and MixUp lose in each."
+)
 SEEDS = (0, 1, 2)
 VALIDATIONS = 5
 VALIDATION_IMAGES = 5000  # the last of the 60,000

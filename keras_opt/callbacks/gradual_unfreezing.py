@@ -47,8 +47,11 @@ class GradualUnfreezing(keras.callbacks.Callback):
     |---|---|
     | `"all"` | all |
     | `"conv5*"`, a name or a pattern as in `fnmatch` | those whose name or path fits |
-    | `"block5"`, if no layer is called that | those whose name begins with `block5_` |
+    | `"block5"`, as in VGG, if no layer is called that | those whose name begins with `block5_` |
     | `"head"`, if no layer is called that either | those that make the outputs |
+
+    Every network has names of its own, in `[layer.name for layer in model.layers]`. For one with BatchNorm, such as
+    MobileNetV2, take the last block by its name and the arguments of the example below.
 
     Args:
         schedule: From epochs (int, from 0 as in `initial_epoch`; one must be 0) to a word or a list of words.
@@ -73,7 +76,8 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     Example:
         >>> import keras_opt
-        >>> unfreeze = keras_opt.callbacks.GradualUnfreezing({0: "head", 3: "block5", 5: "all"}, lr_decay=2.6)
+        >>> schedule = {0: "head", 3: "block_16*", 5: "all"}  # the names of MobileNetV2
+        >>> unfreeze = keras_opt.callbacks.GradualUnfreezing(schedule, lr_decay=10, freeze_batch_norm=True)
     """
 
     def __init__(
@@ -186,7 +190,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
 def _checked(schedule: Any) -> dict[int, list[str]]:
     """`schedule` in the order of its epochs, with lists of words."""
     must_be = "a dict from epochs, integers of at least 0, to names of layers"
-    cure = 'Give for example {0: "head", 3: "block5", 5: "all"}.'
+    cure = 'Give for example {0: "head", 3: "block_16*", 5: "all"}.'
     if not isinstance(schedule, Mapping) or not schedule:
         raise argument_error("GradualUnfreezing", "schedule", schedule, must_be, cure)
     for epoch in schedule:

@@ -1,13 +1,16 @@
 """What the words in the schedule of GradualUnfreezing stand for."""
 
+import difflib
 from fnmatch import fnmatchcase
 
 import keras
 
 from keras_opt.core.all_layers import all_layers
-from keras_opt.core.errors import InputError, did_you_mean
+from keras_opt.core.errors import InputError
 from keras_opt.core.trainable_flags import flags_put_back, let_train
 from keras_opt.models.output_layers import output_layers
+
+_MOST_NAMES = 10  # in a message
 
 
 def layers_by_entry(model: keras.Model, schedule: dict[int, list[str]]) -> list[list[keras.Layer]]:
@@ -32,9 +35,10 @@ def _layers_named(model: keras.Model, word: str) -> list[keras.Layer]:
         named = output_layers(model)
     if not named:
         names = [layer.name for layer in layers if layer.weights]
+        closest = difflib.get_close_matches(word, names, n=_MOST_NAMES, cutoff=0)
         raise InputError(
             f"GradualUnfreezing: argument `schedule` must name layers of the model. Received: {word!r}, which none of "
-            f"them fits; those with weights are {', '.join(names)}. {did_you_mean(word, names)}"
+            f"them fits. Of the {len(names)} with weights the closest are {', '.join(closest)}."
         )
     return [each for layer in named for each in all_layers(layer)]
 

@@ -20,7 +20,7 @@ _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 @click.option("--test", help="Folder of test images with the same classes.")
 @click.option("--test-split", type=_FRACTION, help="Fraction set aside for the figures.  [default: 0.1]")
 @click.option("--backbone", help="Network of keras.applications to fine-tune, for example MobileNetV2.")
-@click.option("--weights", help="Weights of the backbone: imagenet or a file.  [default: imagenet]")
+@click.option("--weights", help="Weights of the backbone: imagenet, a file or none.  [default: imagenet]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length of the one-cycle.  [default: 30]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
 @click.option("--max-learning-rate", type=_POSITIVE, help="Peak of the one-cycle; see lr-find.  [default: 0.004]")
@@ -62,6 +62,8 @@ def command(directory: str | None, recipe_file: str | None, **options: Any) -> N
     changes = {name: value for name, value in options.items() if value is not None}
     if directory is not None:
         changes["data"] = directory
+    if (options["weights"] or "").lower() == "none":
+        changes["weights"] = None
     if recipe_file:
         changes = {**read_settings(recipe_file), **changes}
     show_result(run(resumed_recipe(changes) if changes.get("resume") else Recipe(**changes)))

@@ -1,4 +1,4 @@
-"""Who is calling: what Keras does not tell callbacks by any other road."""
+"""Who is calling: what Keras and TensorFlow do not tell by any other road."""
 
 import inspect
 from collections.abc import Iterator
@@ -11,3 +11,15 @@ def frames() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+_LIBRARIES = ("keras_opt", "keras", "tensorflow")
+
+
+def users_stacklevel() -> int:
+    """The `stacklevel` by which a `warnings.warn` of the calling function points to the user's line; 1 without one."""
+    for level, frame in enumerate(list(frames())[2:], start=1):
+        room = frame.f_globals.get("__name__", "").partition(".")[0]
+        if room not in _LIBRARIES and "__autograph_generated" not in frame.f_code.co_filename:
+            return level
+    return 1

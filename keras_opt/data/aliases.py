@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from keras_opt.core.errors import InputError
+from keras_opt.core.errors import InputError, did_you_mean
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -16,6 +16,7 @@ def also_called(**aliases: str) -> Callable[[Callable[Parameters, Result]], Call
 
     Raises:
         InputError: By the decorated function, when an argument is given by both names.
+        TypeError: By it, when there is no argument of a name; its message tells the closest one, or all.
     """
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[..., Result]:
@@ -33,6 +34,9 @@ def also_called(**aliases: str) -> Callable[[Callable[Parameters, Result]], Call
                         f"{name}={given.arguments[name]!r} and {alias}={value!r}. Give one of them."
                     )
                 options[name] = value
+            for name in options.keys() - signature.parameters.keys():
+                known = [*signature.parameters, *aliases]
+                raise TypeError(f"{function.__name__}: unexpected argument `{name}`. {did_you_mean(name, known)}")
             return function(*args, **options)
 
         return renamed

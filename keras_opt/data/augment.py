@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError, argument_error, check_at_least, kind_error
+from keras_opt.data.dataset_graph import AUGMENTATION
 from keras_opt.layers.random_keys import fold_in
 
 
@@ -47,6 +48,7 @@ def augment(
     Cost: 16 bytes of keys an element.
 
     Example:
+        >>> import numpy as np
         >>> images = tf.data.Dataset.from_tensor_slices(np.ones((4, 8, 8, 3), "float32")).batch(2)
         >>> augmented = augment(images, keras.layers.RandomBrightness(0.2, value_range=(0, 1)), seed=1)
         >>> first, second = (np.concatenate(list(augmented)) for epoch in range(2))
@@ -65,6 +67,8 @@ def augment(
         for number, layer in enumerate(layers):
             element = _transform(layer, element, fold_in(key, number))
         return element
+
+    step.__name__ = "_".join([AUGMENTATION, *(type(layer).__name__ for layer in layers)])  # profile_dataset shows it
 
     def augmented(dataset: tf.data.Dataset) -> tf.data.Dataset:
         # Numbers of 32 random bits: another series in each iteration, and tf.data saves its place in it.

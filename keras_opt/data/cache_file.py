@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import shutil
+import warnings
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import PIL
 import tensorflow as tf
 
+from keras_opt.core.call_stack import users_stacklevel
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import atomic_path
 
@@ -24,7 +26,8 @@ class CacheFile:
     """Rows of uint8 images in a file, each with a checksum, so that only whole rows are ever given back.
 
     The file belongs to these `paths` as they are now (names, sizes, times of change) and to these pixels (`recipe`);
-    a file of others is begun anew. Rows may be written at any time, by several processes at once: all write the same.
+    a file of others is begun anew, with a warning. Rows may be written at any time, by several processes at once: all
+    write the same.
 
     Args:
         file: Where it is or will be; the folder must exist.
@@ -42,7 +45,15 @@ class CacheFile:
         header = (_MAGIC + _fingerprint(paths, shape, recipe).encode()).ljust(_HEADER_BYTES, b"\n")
         pixels_at = _HEADER_BYTES + 4 * count
         size_bytes = pixels_at + count * math.prod(shape)
-        if not _is_ours(file) or _head(file) != header or file.stat().st_size != size_bytes:
+        is_ours = _is_ours(file)
+        if not is_ours or _head(file) != header or file.stat().st_size != size_bytes:
+            if is_ours:
+                warnings.warn(
+                    f"image_folder: cache '{file}' is begun anew: it was made of other files (or other versions of "
+                    "them), with another image size, colour mode or `decode`, or by another Pillow or TensorFlow. Give "
+                    "each setting a cache of its own.",
+                    stacklevel=users_stacklevel(),
+                )
             _create(file, header, size_bytes)
         self._checksums = np.memmap(file, "<u4", "r+", _HEADER_BYTES, (count,))
         self._pixels = np.memmap(file, np.uint8, "r+", pixels_at, (count, *shape))

@@ -4,6 +4,8 @@ import re
 
 import tensorflow as tf
 
+AUGMENTATION = "keras_opt_augment"  # how the name of the function begins that `keras_opt.data.augment` maps
+
 
 def inputs_of(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
     """The datasets that `dataset` reads.
@@ -12,6 +14,11 @@ def inputs_of(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
     when it moves.
     """
     return dataset._inputs()
+
+
+def is_augmentation(dataset: tf.data.Dataset) -> bool:
+    """Whether `dataset` is what `keras_opt.data.augment` made."""
+    return function_of(dataset).startswith(AUGMENTATION)
 
 
 def kind_of(dataset: tf.data.Dataset) -> str:

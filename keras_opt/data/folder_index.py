@@ -11,6 +11,8 @@ from keras_opt.data.image_files import SkippedFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
+BELOW_ITS_CLASS = "in a folder below its class"
+
 # What file managers leave in every folder.
 _NO_ONES_FILES = ("thumbs.db", "desktop.ini")
 
@@ -92,7 +94,7 @@ def _files_below(folder):
 def _reason(path, folder):
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return f"not read: {path.suffix or 'no suffix'}; use JPEG, PNG, BMP or GIF"
-    return "in a folder below its class" if path.parent != folder else "not read: no file, perhaps a broken link"
+    return BELOW_ITS_CLASS if path.parent != folder else "not read: no file, perhaps a broken link"
 
 
 def _visible(folder):

@@ -124,7 +124,7 @@ def check_bad_fraction(skipped: Sequence[SkippedFile], total: int, max_bad_fract
 
 def unreadable(file: SkippedFile) -> InputError:
     """The error that stops at one bad file."""
-    return InputError(f"Cannot read image {file}. Replace or remove the file, or skip it.")
+    return InputError(f"Cannot read image {file}. Replace or remove the file, or give on_error='skip'.")
 
 
 def empty_images(shape: tuple[int, ...]) -> np.ndarray:

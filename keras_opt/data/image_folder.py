@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_opt.core.errors import check_at_least, check_choice, check_fraction
+from keras_opt.core.errors import check_at_least, check_choice, check_fraction, kind_error
 from keras_opt.core.progress import Progress
 from keras_opt.data.aliases import also_called
 from keras_opt.data.arrays import gathering_is_stateless
@@ -26,6 +26,7 @@ from keras_opt.data.folder_checks import (
     check_together,
     check_two_classes,
     checked_size,
+    warn_of_files_left_out,
 )
 from keras_opt.data.folder_index import index_folder
 from keras_opt.data.image_files import check_files
@@ -63,9 +64,9 @@ def image_folder(
     The call looks at both ends of every file and decodes none. The first epoch decodes, in parallel threads, what its
     batches need, into uint8; later epochs only gather. The training set comes in a new order every epoch, which is a
     function of (seed, epoch), and of TensorFlow's global seed where one is set, and so are the draws of `augment`; the
-    validation set comes always in one and is never
-    augmented, but rescaled and resized as the training set where the layers do that. `BackupAndRestore` goes on inside
-    an epoch of both.
+    validation set comes always in one and is never augmented, but rescaled and resized as the training set where the
+    layers do that. `BackupAndRestore` goes on inside an epoch of both. `fit(shuffle=False)` says that the set comes
+    shuffled already; Keras only warns without it.
 
     What is different elsewhere:
 
@@ -73,6 +74,9 @@ def image_folder(
     |--------------------|--------------------------------|-----------------------|------------------------------------|
     | gives              | the pair, one call             | a set a call          | a set a call, pair by subset="both"|
     | split              | keeps the share of every class | by name, in each class| at random                          |
+    | `subset=`          | none: the pair has both        | one a call            | one a call, or "both"              |
+    | `shuffle=`         | none: training only, always    | True by default       | True by default                    |
+    | folders in a class | left out, in `.skipped`        | read                  | read                               |
     | labels by default  | one-hot                        | one-hot               | class numbers                      |
     | order of an epoch  | all names shuffled             | all names shuffled    | names once, then 8 batches of them |
     | pixels             | uint8                          | float32, rescaled     | float32                            |
@@ -89,17 +93,18 @@ def image_folder(
 
     Both datasets carry `class_names` (tuple, sorted), `class_counts` (images of the part by class name),
     `normalization` and `skipped`, a list of the files of both parts that were left out, each with `path` and `reason`:
-    damaged, of another kind than those above, or in a folder below its class; only the damaged ones count for
-    `on_error`. A file that is damaged in the middle only is found when it is decoded: its batch is smaller by it, a
-    warning names it, and it joins the list. As with Keras's functions, a dataset made from these by `map` or `batch`
-    has no such attributes.
+    damaged (these first), of another kind than those above, or in a folder below its class. A warning counts them; only
+    the damaged ones count for `on_error`. A file that is damaged in the middle only is found when it is decoded: its
+    batch is smaller by it, a warning names it, and it joins the list. As with Keras's functions, a dataset made from
+    these by `map` or `batch` has no such attributes.
 
     Args:
         directory: The folder.
         image_size: (height, width) in pixels, or one number for both. Images are stretched to it. Also `target_size`.
         batch_size: Images a batch.
         label_mode: `"categorical"` for one-hot float32, `"int"` (or `"sparse"`) for class numbers in int32, `"binary"`
-            for 0.0 and 1.0 in a column (two classes only). Also `class_mode`.
+            for 0.0 and 1.0 in a column (two classes only). Also `class_mode`. The loss is `categorical_crossentropy`,
+            `sparse_categorical_crossentropy` or `binary_crossentropy`.
         augment: Layers for the training set, see `keras_opt.data.augment`. `True` stands for
             `RandomAffine(rotation_degrees=10, width_shift=0.1, height_shift=0.1, zoom=0.1, horizontal_flip=True)`,
             for photographs of things that look alike in a mirror; not for digits and letters.
@@ -112,7 +117,8 @@ def image_folder(
             decodes them: smoother where they shrink to 3/5 or less, otherwise within 2 grey levels of `"exact"` on
             average.
             `"antialiased"` takes half as long again as `"exact"` and gives the pixels that `keras-opt predict` and
-            its device script see.
+            its device script see. Take `"exact"` to go on with what was trained in Keras, `"fast"` for photographs much
+            larger than `image_size`, `"antialiased"` for a model that `keras-opt predict` will serve.
         color_mode: `"rgb"` or `"grayscale"`.
         on_error: `"skip"` leaves out damaged files, up to 10% of them; `"raise"` stops at the first.
         sampling: `"balanced"` shows every class equally often in an epoch of about as many images: small classes are
@@ -133,6 +139,9 @@ def image_folder(
     Raises:
         InputError: A folder is missing or empty, there is one class only, a class has too few images, too many files
             are damaged, the cache does not fit or is another file, or an argument is out of its range.
+
+    Warns:
+        UserWarning: Files were left out, or `cache` is a file made of other files or settings, which is begun anew.
 
     Cost: n * height * width * channels bytes; the look at the files is about 1/20 of decoding them.
 
@@ -169,7 +178,8 @@ def image_folder(
     counts = {part: class_counts(index.labels[positions], index.class_names) for part, positions in parts.items()}
     for part in parts:
         check_every_class_left(counts[part], part)
-    skipped = [*index.passed_over, *damaged]
+    warn_of_files_left_out(len(good), index.passed_over, damaged)
+    skipped = [*damaged, *index.passed_over]
     store = ImageStore(
         index.paths,
         (height, width, CHANNELS[color_mode]),
@@ -218,6 +228,8 @@ def image_folder(
 def _layers(augment):
     if augment is None:
         return ()
+    if augment is False:
+        raise kind_error("image_folder", "augment", augment, "layers, True or None", "Give None for no augmentation.")
     if augment is True:
         return (RandomAffine(rotation_degrees=10, width_shift=0.1, height_shift=0.1, zoom=0.1, horizontal_flip=True),)
     return checked_layers("image_folder", "augment", augment)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_opt.core.axes import plot_axes
 from keras_opt.core.errors import InputError, check_positive, kind_error
-from keras_opt.data.dataset_graph import function_of, inputs_of, kind_of
+from keras_opt.data.dataset_graph import AUGMENTATION, function_of, inputs_of, is_augmentation, kind_of
 
 _SILENT = ("options", "variant")
 _MAPS = ("map", "parallel map", "map and batch", "parallel map and batch")
@@ -22,7 +22,7 @@ class Stage:
     name: str
     """Its number from the source on, what it does, and with which function: `"3 parallel map (decode)"`."""
     kind: str
-    """What it does, in words: `"parallel map"`."""
+    """What it does, in words: `"parallel map"`; `"augment"` for all that `keras_opt.data.augment` does."""
     cpu_seconds: float
     """Of this stage alone, for one image, over all cores."""
 
@@ -121,14 +121,21 @@ def profile_dataset(dataset: tf.data.Dataset, max_seconds: float = 10.0) -> Data
         costs[id(part)] = max(0.0, cpu / pull - counting) / rows.of(part)
     stages = tuple(
         Stage(
-            f"{number} {kind_of(part)}" + (f" ({function_of(part)})" if function_of(part) else ""),
-            kind_of(part),
+            f"{number} {_described(part)}",
+            "augment" if is_augmentation(part) else kind_of(part),
             max(0.0, costs[id(part)] - sum(costs[id(before)] for before in _read_by(part))),
         )
         for number, part in enumerate(chain, start=1)
     )
     cpu, wall = _cpu_and_wall(dataset, 1, budget)
     return DatasetProfile(whole_rows / wall, whole_rows / cpu, stages, _advice(stages))
+
+
+def _described(dataset: tf.data.Dataset) -> str:
+    function = function_of(dataset)
+    if is_augmentation(dataset):
+        return f"augment: {function.removeprefix(AUGMENTATION + '_').replace('_', ', ')}"
+    return f"{kind_of(dataset)} ({function})" if function else kind_of(dataset)
 
 
 def _step_by_step() -> tf.data.Options:
@@ -141,18 +148,26 @@ def _step_by_step() -> tf.data.Options:
 
 def _chain(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
     """The datasets that do something, each after those that it reads."""
-    for before in inputs_of(dataset):
+    for before in _inputs_of(dataset):
         yield from _chain(before)
     if kind_of(dataset) not in _SILENT:
         yield dataset
 
 
 def _read_by(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
-    for before in inputs_of(dataset):
+    for before in _inputs_of(dataset):
         if kind_of(before) in _SILENT:
             yield from _read_by(before)
         else:
             yield before
+
+
+def _inputs_of(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
+    """As `inputs_of`; but the keys that `augment` zips to its source are part of its own stage."""
+    if is_augmentation(dataset):
+        (zipped,) = inputs_of(dataset)
+        return inputs_of(zipped)[:1]
+    return inputs_of(dataset)
 
 
 class _Rows:

@@ -24,9 +24,16 @@ class Latency:
     high_ms: float
     runs: int
 
+    def __str__(self) -> str:
+        spread = f"{self.low_ms:.3g} to {self.high_ms:.3g} ms in nine calls of ten"
+        return f"{self.path.name}: {self.median_ms:.3g} ms a call ({spread}, {self.runs} calls)"
+
 
 def benchmark(
-    files: Sequence[str | os.PathLike], threads: int = 1, runs: int = 200, x: np.ndarray | None = None
+    files: str | os.PathLike | Sequence[str | os.PathLike],
+    threads: int = 1,
+    runs: int = 200,
+    x: np.ndarray | None = None,
 ) -> tuple[Latency, ...]:
     """Time .tflite files beside one another: A B A B, so that a busy moment of the host hits all alike.
 
@@ -34,7 +41,7 @@ def benchmark(
     device will be.
 
     Args:
-        files: Paths of .tflite files.
+        files: Paths of .tflite files, or one path.
         threads: Threads that one call may use; 1, what a small device has, by default.
         runs: Timed calls of each file.
         x: A batch of raw inputs whose first row is used; random pixels by default.
@@ -43,12 +50,14 @@ def benchmark(
         One `Latency` per file, in the order given.
 
     Raises:
-        InputError: A file does not run, `files` is empty, or `x` does not fit.
+        InputError: A file does not run, `files` is no path and no list of paths, or `x` does not fit.
     """
     check_at_least("benchmark", "runs", runs, 1)
-    if isinstance(files, str | os.PathLike) or not files:
-        cure = 'Give a list, also for one file: ["model.tflite"].'
-        raise argument_error("benchmark", "files", files, "a list of paths of .tflite files", cure)
+    if isinstance(files, str | os.PathLike):
+        files = [files]
+    if not files:
+        cure = 'Give for example ["float32.tflite", "int8.tflite"].'
+        raise argument_error("benchmark", "files", files, "a path of a .tflite file, or a list of them", cure)
     models = [LiteRTModel(path, threads) for path in files]
     for model in models:
         model.predict(_pixels(model.input_shape) if x is None else np.asarray(x)[:1])

@@ -48,12 +48,24 @@ class TFLiteExport:
     output_zero_point: int
     class_names: tuple[str, ...]
 
+    def __str__(self) -> str:
+        def stored(dtype, scale, zero_point):
+            return dtype if scale == 0 else f"{dtype} (scale {scale:.4g}, zero point {zero_point})"
+
+        takes = stored(self.input_dtype, self.input_scale, self.input_zero_point)
+        gives = stored(self.output_dtype, self.output_scale, self.output_zero_point)
+        shape = " x ".join(map(str, self.input_shape))
+        return (
+            f"{self.path}: {self.quantize}, {self.size_bytes:,} bytes, {self.gzip_bytes:,} with gzip\n"
+            f"input {shape} {takes}, output {gives}, {len(self.class_names)} class names"
+        )
+
 
 def to_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     quantize: str = "float32",
-    representative_data: np.ndarray | None = None,
+    representative_data: np.ndarray | tf.data.Dataset | None = None,
     class_names: Sequence[str] | None = None,
     name: str | None = None,
     description: str | None = None,
@@ -72,8 +84,9 @@ def to_tflite(
         quantize: "float32"; "float16", half the size, computes in float32; "dynamic", int8 weights and float
             activations; "int8", all in int8, input and output too, the fastest and what microcontrollers need.
         representative_data: Raw inputs, (rows, *input shape), from which "int8" learns the range of each activation;
-            the other kinds do not read it. 200 rows spread evenly over the array are used; fewer than 100 warn. Show
-            it every class and the full range of pixels.
+            the other kinds do not read it. 200 rows spread evenly over the array are used; fewer than 100 warn. Or a
+            `tf.data.Dataset` of batches of x or (x, y, ...), which is read until there are 200 rows: give a shuffled
+            one. Show it every class and the full range of pixels.
         class_names: One name per output, in order; kept in the file.
         name: The model's name in the metadata; `model.name` by default.
         description: What the model does, for the metadata; made from its shapes by default.
@@ -254,14 +267,24 @@ def _checked_names(class_names, model):
 def _representative_rows(data, shape):
     """At most 200 rows, spread evenly, as float32."""
     wanted = f"an array of raw inputs of shape (rows, {', '.join(map(str, shape))}), rows >= 1"
-    cure = "Give about 200 training images as they are before preprocessing."
+    cure = "Give about 200 training images as they are before preprocessing, or a tf.data.Dataset of batches of them."
 
     def refuse(received, must_be=wanted):
         return argument_error("to_tflite", "representative_data", received, must_be, cure)
 
     if data is None:
         raise refuse(None)
-    data = np.asarray(data)
+    if isinstance(data, tf.data.Dataset):
+        specification = _x_of(data.element_spec)
+        if not isinstance(specification, tf.TensorSpec) or not specification.shape[1:].is_compatible_with(shape):
+            raise refuse(data.element_spec)
+        data = _first_rows(data, shape)
+    elif not (hasattr(data, "__array__") or isinstance(data, list | tuple)):
+        raise refuse(type(data).__name__)
+    try:
+        data = np.asarray(data)
+    except ValueError as error:  # rows of several shapes
+        raise refuse(type(data).__name__) from error
     if data.shape[1:] != shape or len(data) == 0:
         raise refuse(data.shape)
     # Chosen before anything else is done to them: the array may be larger than memory.
@@ -275,6 +298,24 @@ def _representative_rows(data, shape):
             stacklevel=3,
         )
     return rows.astype(np.float32)
+
+
+def _first_rows(dataset, shape):
+    """The first 200 rows of `dataset` or somewhat more: whole batches; those of a shape that does not fit end it."""
+    batches, count = [np.zeros((0, *shape), np.float32)], 0
+    for batch in dataset:
+        x = _x_of(batch).numpy()
+        if x.shape[1:] != shape:
+            return x
+        batches.append(x)
+        count += len(x)
+        if count >= REPRESENTATIVE_ROWS:
+            break
+    return np.concatenate(batches)
+
+
+def _x_of(batch):
+    return keras.utils.unpack_x_y_sample_weight(batch)[0]
 
 
 def _image_input(shape):

@@ -25,6 +25,11 @@ class Verification:
     max_error_lsb: float | None
     rows: int
 
+    def __str__(self) -> str:
+        steps = "" if self.max_error_lsb is None else f" ({self.max_error_lsb:.3g} steps of the file's output)"
+        same = f"{self.argmax_agreement:.2%} of {self.rows:,} rows name the same class"
+        return f"{same}; largest difference of an output {self.max_error:.3g}{steps}"
+
 
 def verify(model: keras.Model, path: str | os.PathLike, x: np.ndarray) -> Verification:
     """Run the .tflite file at `path` and `model` on the same raw inputs and compare their outputs.

@@ -1,5 +1,6 @@
 """What an augmentation layer is given, as one dict of batched fields, and given back in the form it came in."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,19 @@ from keras_opt.core.errors import InputError, kind_error
 
 _TUPLE_FIELDS = ("images", "labels", "sample_weights")
 _BATCHED_FIELDS = (*_TUPLE_FIELDS, "bounding_boxes", "segmentation_masks", "keypoints")
+
+_BOXES_FORM = '"bounding_boxes": {"boxes": boxes, "labels": classes}'
+_OTHER_NAMES = {
+    "boxes": "bounding_boxes",
+    "box": "bounding_boxes",
+    "bboxes": "bounding_boxes",
+    "bbox": "bounding_boxes",
+    "masks": "segmentation_masks",
+    "mask": "segmentation_masks",
+    "seg_masks": "segmentation_masks",
+    "landmarks": "keypoints",
+}  # what others call the fields
+_ALIKE = 0.85  # of the letters, for a field's name misspelt
 
 _MOST_CHANNELS = 4  # of one image: RGB and how opaque it is
 
@@ -22,8 +36,9 @@ def open_fields(layer: str, inputs: Any) -> tuple[dict[str, Any], Callable[[Mapp
     """The inputs as a dict of batched tensors, and the function that gives such a dict back in the inputs' own form.
 
     One image (H, W, C) is a batch of 1: its `labels`, `sample_weights`, `bounding_boxes`, `segmentation_masks` and
-    `keypoints` get a batch axis too. Other keys of a dict pass through untouched, and so does a None. Ragged
-    `bounding_boxes` become dense, with boxes of 0 and labels of -1. The inputs are not mutated.
+    `keypoints` get a batch axis too. Other keys of a dict pass through untouched, and so does a None; a key that looks
+    like a misspelt field is refused, since what it holds would not move with its image. Ragged `bounding_boxes` become
+    dense, with boxes of 0 and labels of -1. The inputs are not mutated.
 
     Args:
         layer: The name of the layer, for errors.
@@ -35,11 +50,13 @@ def open_fields(layer: str, inputs: Any) -> tuple[dict[str, Any], Callable[[Mapp
         The new dict, and `give_back(fields)`.
 
     Raises:
-        TypeError: `inputs` has none of these forms.
-        ValueError: The images have neither 3 nor 4 axes, several sizes, or are no numbers; they are a batch without
-            channels; masks are not of their size; labels are masks.
+        TypeError: `inputs` has none of these forms, or `bounding_boxes` is no dict.
+        ValueError: A key is close to that of a field; labels are boxes or masks; the images have neither 3 nor 4 axes,
+            several sizes, or are no numbers; they are a batch without channels; masks are not of their size.
     """
-    fields = {name: _tensors(layer, name, value) for name, value in _named(layer, inputs).items()}
+    named = _named(layer, inputs)
+    _check_names(layer, named)
+    fields = {name: _tensors(layer, name, value) for name, value in named.items()}
     images = fields["images"]
     if images.shape.rank not in (3, 4) or not (images.dtype.is_floating or images.dtype.is_integer):
         raise InputError(
@@ -89,6 +106,31 @@ def _named(layer: str, inputs: Any) -> dict[str, Any]:
     raise kind_error(layer, "inputs", received, _FORMS, "Give one of these.")
 
 
+def _check_names(layer: str, named: Mapping[str, Any]) -> None:
+    """Raise where a field has a name or a form by which it would not be found, and be left as it is."""
+    for name in named:
+        if name in _BATCHED_FIELDS:
+            continue
+        close = difflib.get_close_matches(str(name).lower(), _BATCHED_FIELDS[1:], n=1, cutoff=_ALIKE)
+        meant = _OTHER_NAMES.get(str(name).lower()) or next(iter(close), None)
+        if meant is not None:
+            form = _BOXES_FORM if meant == "bounding_boxes" else f'"{meant}": ...'
+            raise InputError(
+                f"{layer}: the key {name!r} would pass through unchanged, while the images change. Did you mean "
+                f"{meant!r}? Write {form}; if it is something else, give it another name."
+            )
+    boxes, labels = named.get("bounding_boxes", {}), named.get("labels")
+    if not isinstance(boxes, Mapping):
+        raise kind_error(
+            layer, "bounding_boxes", type(boxes).__name__, "a dict of `boxes` and `labels`", f"Give {{{_BOXES_FORM}}}."
+        )
+    if isinstance(labels, Mapping) and labels.keys() & {"bounding_boxes", "segmentation_masks", "keypoints", "boxes"}:
+        raise InputError(
+            f"{layer}: boxes, masks and keypoints stand beside the images, not in the labels. Received: labels "
+            f'{sorted(map(str, labels))}. Give one dict: {{"images": images, {_BOXES_FORM}}}.'
+        )
+
+
 def _check_channels(layer: str, image: tf.Tensor) -> None:
     """Raise where one image has many channels: it is a batch of grey ones, whose rows would be taken for images."""
     first, _, last = image.shape
@@ -108,6 +150,11 @@ def _check_sizes(layer: str, fields: Mapping[str, Any]) -> None:
         raise InputError(
             f"{layer}: segmentation masks must have the height and width of their images, {fields['images'].shape}. "
             f"Received: masks of shape {masks.shape}. Resize them before, by the nearest pixel."
+        )
+    if tf.is_tensor(labels) and labels.shape.rank == 3 and labels.shape[-1] == 4 and not _are_masks(labels, sizes):
+        raise InputError(
+            f"{layer}: labels with four numbers for each of several things look like boxes. Received: labels of shape "
+            f'{labels.shape}. Give boxes as such: {{"images": images, {_BOXES_FORM}}}.'
         )
     if tf.is_tensor(labels) and _are_masks(labels, sizes):
         raise InputError(

@@ -1,12 +1,14 @@
 """The layers that stand in for Keras 2's `ImageDataGenerator`."""
 
+import inspect
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 
-from keras_opt.core.errors import argument_error, check_choice, is_number
+from keras_opt.core.errors import argument_error, check_choice, did_you_mean, is_number
+from keras_opt.layers.brightness_factor import RandomBrightnessFactor
 
 _OWNER = "RandomAffine.from_image_data_generator"
 _INTERPOLATIONS = {0: "nearest", 1: "bilinear"}
@@ -17,7 +19,11 @@ _REPLACEMENTS = {
     "samplewise_center": "Map `tf.image.per_image_standardization` over the dataset.",
     "samplewise_std_normalization": "Map `tf.image.per_image_standardization` over the dataset.",
     "zca_whitening": "Whiten the arrays beforehand, with `sklearn.decomposition.PCA(whiten=True)`.",
-    "preprocessing_function": "Map the function over the dataset, or put the model's own preprocessing into the model.",
+    "preprocessing_function": (
+        "Put it into the model, by `preprocessing=keras.layers.Rescaling(1 / 127.5, -1)` of its builder "
+        "(`keras_opt.models.finetune` has that of its network inside), or map it over the training and the validation "
+        'dataset, after augmentation: `train.map(lambda x, y: (preprocess_input(tf.cast(x, "float32")), y))`.'
+    ),
     "validation_split": "Give `validation_split` to `keras_opt.data.image_folder` or `keras_opt.data.arrays`.",
 }
 
@@ -51,17 +57,8 @@ def like_image_data_generator(
 ) -> keras.layers.Layer | list[keras.layers.Layer]:
     """What augments as `ImageDataGenerator` with these arguments: a `RandomAffine`, or a list that begins with one.
 
-    Taken over: rotation, shifts (a float below 1 is a fraction, a whole number is whole pixels below it), shear, zoom
-    (drawn for height and width separately), flips, fill mode, `cval`, `interpolation_order` 0 and 1, `rescale`. As
-    there, the result is float32, and the random parts act in training only while `rescale` always does.
-
-    Two arguments need layers of Keras's own, and a list comes back, with `rescale` last. `channel_shift_range` adds one
-    number to all channels, in spite of its name: `RandomBrightness` does so too. `brightness_range` multiplied;
-    `RandomBrightness` adds what the factor would add to white.
-
-    Differences: `height_shift_range` moves images up and down, where the copy in Keras 3 moves them to the sides, and
-    images that are not square turn about their centre. In "wrap" an image repeats with its own size as the period. In
-    "constant" the edge blends with `cval`, as by OpenCV.
+    `RandomAffine.from_image_data_generator` says what is taken over, refused and different. In the list the shift of
+    channels comes before the brightness and `rescale` last, as there.
 
     Args:
         make_affine: `RandomAffine`.
@@ -70,9 +67,7 @@ def like_image_data_generator(
     The others are those of `ImageDataGenerator`.
 
     Raises:
-        ValueError: An argument that cannot be honoured: normalisation by feature or sample, `zca_whitening`,
-            `preprocessing_function`, `validation_split`, lists of shifts, `data_format="channels_first"`, another
-            `dtype` than float32, higher `interpolation_order`. The message names what to take instead.
+        ValueError: An argument that cannot be honoured; the message names what to take instead.
     """
     refused = {
         "featurewise_center": featurewise_center,
@@ -89,11 +84,12 @@ def like_image_data_generator(
     check_choice(_OWNER, "data_format", data_format, (None, "channels_last"))
     check_choice(_OWNER, "interpolation_order", interpolation_order, _INTERPOLATIONS)
     check_choice(_OWNER, "dtype", dtype, (None, "float32"))
-    colours = [
-        keras.layers.RandomBrightness(factor, value_range=(0, 255), seed=seed)
-        for factor in (_brightness(brightness_range), _channel_shift(channel_shift_range))
-        if factor
-    ]
+    shift, factors = _channel_shift(channel_shift_range), _brightness(brightness_range)
+    colours = []
+    if shift:
+        colours.append(keras.layers.RandomBrightness(shift, value_range=(0, 255), seed=seed))
+    if factors:
+        colours.append(RandomBrightnessFactor(factors, seed=seed))
     affine = make_affine(
         rotation_degrees=rotation_range,
         width_shift=_shift("width_shift_range", width_shift_range),
@@ -113,6 +109,18 @@ def like_image_data_generator(
     return [affine, *colours, *([keras.layers.Rescaling(rescale)] if rescale else [])]
 
 
+def check_names(given: Iterable[str]) -> None:
+    """Raise unless all of these are arguments of `ImageDataGenerator`.
+
+    Raises:
+        TypeError: One is not.
+    """
+    known = list(inspect.signature(like_image_data_generator).parameters)[1:]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{_OWNER}: unexpected argument `{name}`. {did_you_mean(name, known)}")
+
+
 def _shift(name: str, value: Any) -> float:
     if not is_number(value):
         raise argument_error(_OWNER, name, value, "one number", "Give the largest shift; all below it are drawn too.")
@@ -130,11 +138,10 @@ def _zoom(value: Any) -> Any:
 def _brightness(value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
-    if isinstance(value, Sequence) and len(value) == 2 and all(is_number(n) and 0 <= n <= 2 for n in value):
-        return tuple(n - 1 for n in sorted(value))
-    raise argument_error(
-        _OWNER, "brightness_range", value, "a pair of numbers in [0, 2]", "Give for example (0.8, 1.2)."
-    )
+    if isinstance(value, Sequence) and len(value) == 2 and all(is_number(n) and n >= 0 for n in value):
+        return tuple(sorted(value))
+    cure = "Give for example (0.8, 1.2)."
+    raise argument_error(_OWNER, "brightness_range", value, "a pair of numbers of at least 0", cure)
 
 
 def _channel_shift(value: Any) -> float:

@@ -71,6 +71,18 @@ class MixUp(keras.layers.Layer):
         >>> images, labels = MixUp(num_classes=10)((np.zeros((4, 8, 8, 3)), np.array([1, 5, 1, 9])))
         >>> labels.shape
         TensorShape([4, 10])
+
+        In training, of a dataset with class numbers; validation data takes the same loss:
+
+        >>> import keras
+        >>> import tensorflow as tf
+        >>> from keras_opt.data import augment
+        >>> train = tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 3), "float32"), [1, 5, 1, 9])).batch(2)
+        >>> mix_up = MixUp(num_classes=10)
+        >>> mixed, validation = augment(train, mix_up, seed=1), train.map(lambda *pair: mix_up(pair, training=False))
+        >>> model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+        >>> model.compile("adam", loss="categorical_crossentropy", metrics=["accuracy"])
+        >>> history = model.fit(mixed, validation_data=validation, shuffle=False, verbose=0)
     """
 
     def __init__(

@@ -29,8 +29,8 @@ def check_labelled(layer: str, inputs: Any) -> None:
         return
     raise InputError(
         f"{layer}: images cannot be mixed without their labels. Received: {type(inputs).__name__} without labels. "
-        f"{layer} belongs into the data, after batching, not into the model: train.map({layer}(...)), or "
-        "keras_opt.data.augment(train, ...)."
+        f"{layer} belongs into the data, after batching, not into the model: keras_opt.data.augment(train, "
+        f"{layer}(...), seed=1), or train.map({layer}(...)), which draws in no fixed order."
     )
 
 
@@ -48,7 +48,7 @@ def open_mixable(
     if len(images.shape) == 3:
         raise InputError(
             f"{layer}: one image has no other to be mixed with. Received: images of shape {tuple(images.shape)}. "
-            "Batch the dataset first: train.batch(32).map(...)."
+            f"Batch the dataset first: keras_opt.data.augment(train.batch(32), {layer}(...), seed=1)."
         )
     for name, reason in _CANNOT_BE_MIXED.items():
         if name in fields:
@@ -135,8 +135,8 @@ def _checked(result: tf.Tensor, fit: tf.Tensor, requirement: str, received: tf.T
     """`result`, where all of `fit` is True."""
     fit, lowest, highest = tf.reduce_all(fit), tf.reduce_min(received), tf.reduce_max(received)
     if not tf.executing_eagerly():
-        message = f"{requirement}. Received values from, to:"
-        with tf.control_dependencies([tf.Assert(fit, [message, lowest, highest])]):
+        message = [f"{requirement}. Received: values from", lowest, "to", highest]
+        with tf.control_dependencies([tf.Assert(fit, message)]):
             return tf.identity(result)
     if not fit:
         raise InputError(f"{requirement}. Received: values from {lowest.numpy()} to {highest.numpy()}.")

@@ -12,7 +12,7 @@ from keras_opt.layers.affine_draws import AffineRanges, Range, draw_matrices, is
 from keras_opt.layers.affine_matrices import about_centres, inverses, moved
 from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
 from keras_opt.layers.fields import as_dtype, open_fields
-from keras_opt.layers.image_data_generator import like_image_data_generator
+from keras_opt.layers.image_data_generator import check_names, like_image_data_generator
 from keras_opt.layers.random_keys import next_key
 from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
 from keras_opt.layers.warp import FILL_MODES, INTERPOLATIONS, resize, warp
@@ -47,7 +47,8 @@ class RandomAffine(keras.layers.Layer):
         rotation_degrees: Degrees, at most 360. Default 0, as for all parts.
         width_shift: A fraction of the width, at most 1, if a float; if an int, whole pixels below it.
         height_shift: The same of the height.
-        zoom: A fraction in [0, 1). Below 0 in a pair the image grows, above it shrinks.
+        zoom: A fraction in [0, 1). Below 0 in a pair the image grows, above it shrinks: 0.2 or (-0.2, 0.2) shows 80 to
+            120 % of each side, what `ImageDataGenerator` wrote as `zoom_range=(0.8, 1.2)`.
         shear_degrees: Degrees below 90.
         horizontal_flip: Whether half of the images show left and right exchanged.
         vertical_flip: Whether half of the images show top and bottom exchanged.
@@ -64,7 +65,8 @@ class RandomAffine(keras.layers.Layer):
     Input shape:
         (B, H, W, C) or (H, W, C), channels last, integers or floats; a pair or triple with labels and sample weights;
         or Keras's dict: `images`, `labels`, `bounding_boxes`, `segmentation_masks` (B, H, W) or (B, H, W, C), and
-        `keypoints` (B, N, 2), x and y in pixels, whole numbers in their middles. Batch and size may be unknown.
+        `keypoints` (B, N, 2), x and y in pixels, whole numbers in their middles. Batch and size may be unknown. Other
+        keys of a dict pass through unchanged; one like a misspelt field (`masks`, `boxes`) is refused.
 
     Output shape:
         The same form, with the size of `output_size`. Integer images stay so, correctly rounded, without `rescale`;
@@ -72,14 +74,18 @@ class RandomAffine(keras.layers.Layer):
         outside get the label -1. Keypoints may lie outside.
 
     Raises:
-        ValueError: An argument out of range; `rescale` with an integer `dtype`; boxes without a format.
+        ValueError: An argument out of range; `rescale` with an integer `dtype`; boxes without a format, or as labels; a
+            key close to that of a field.
         TypeError: The inputs have none of these forms.
 
-    Cost: a seed of two numbers, no weights. Each new shape takes XLA about a second, so batch images of one size before.
+    Cost: a seed of two numbers, no weights. Each new shape takes XLA about a second: batch images of one size before.
     `benchmarks/results/random_affine.json` holds the times.
 
     Source: as Keras 2's `ImageDataGenerator`; the composition is that of P. Simard, D. Steinkraus and J. Platt, 2003,
     "Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis", section 2.
+
+    A saved model that holds the layer opens with `keras_opt.load_model`, or with Keras's after
+    `import keras_opt.layers`.
 
     Example:
         >>> import numpy as np
@@ -143,7 +149,30 @@ class RandomAffine(keras.layers.Layer):
     def from_image_data_generator(cls, **arguments: Any) -> "RandomAffine | list[keras.layers.Layer]":
         """What augments as Keras 2's `ImageDataGenerator(**arguments)`: this layer, or a list that begins with it.
 
-        All of its arguments are taken: see `like_image_data_generator` for how, and which are refused.
+        A list comes back with `brightness_range` or `channel_shift_range`: this layer, then one for each, then
+        `keras.layers.Rescaling`; `keras_opt.data.augment` and `preprocessing=` take either. As there, the result is
+        float32, the random parts act in training only, and `rescale` always does.
+
+        Taken over as they are: `rotation_range`, `width_shift_range` and `height_shift_range` (a float below 1 is a
+        fraction, a whole number pixels), `shear_range`, `zoom_range`, the flips, `fill_mode`, `cval`, `rescale`,
+        `interpolation_order` 0 and 1. `brightness_range` multiplies each image by a factor and clips it to 0..255,
+        before `rescale`; `channel_shift_range` adds one number to all channels, in spite of its name.
+
+        Refused, with what to take instead: `featurewise_...`, `samplewise_...`, `zca_whitening`,
+        `preprocessing_function`, `validation_split`, lists of shifts, `data_format="channels_first"`, another `dtype`
+        than float32, higher `interpolation_order`.
+
+        Different: `height_shift_range` moves images up and down, where the copy in Keras 3 moves them to the sides;
+        images that are not square turn about their centre; in "wrap" an image repeats with its own size as the period;
+        in "constant" the edge blends with `cval`; a shift in channels clips at 0 and 255, where theirs clips at the
+        least and greatest value of the image.
+
+        Args:
+            arguments: Those of `ImageDataGenerator`, and `seed`, which it took in `flow`.
+
+        Raises:
+            ValueError: An argument is refused or out of its range.
+            TypeError: `ImageDataGenerator` has no such argument.
 
         Example:
             >>> from keras_opt.layers import RandomAffine
@@ -151,6 +180,7 @@ class RandomAffine(keras.layers.Layer):
             >>> layer.rotation_degrees, layer.width_shift
             (20, 0.2)
         """
+        check_names(arguments)
         return like_image_data_generator(cls, **arguments)
 
     def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
@@ -262,7 +292,21 @@ def _check_range(name: str, part: Any, limit: float, *, limit_allowed: bool = Tr
             return
     interval = f"[0, {limit}{']' if limit_allowed else ')'}"
     must_be = f"a number in {interval}, or a pair (low, high) of numbers of at most that size"
-    raise argument_error("RandomAffine", name, part, must_be, "0 leaves this part out.")
+    raise argument_error("RandomAffine", name, part, must_be, _range_cure(name, part))
+
+
+def _range_cure(name: str, part: Any) -> str:
+    ends = part if isinstance(part, Sequence) else (part,)
+    if not ends or not all(map(is_number, ends)):
+        return "0 leaves this part out."
+    ends = sorted(ends)
+    if name == "zoom" and ends[0] > 0 and ends[-1] >= 1:
+        factors = ", ".join(f"{end - 1:.6g}" for end in ends)
+        return f"Factors are given by how far they are from 1: {f'({factors})' if len(ends) > 1 else factors}."
+    if name.endswith("_shift") and max(map(abs, ends)) > 1:
+        pixels = ", ".join(str(round(end)) for end in ends)
+        return f"Floats are fractions of the size; for pixels give ints: {f'({pixels})' if len(ends) > 1 else pixels}."
+    return "0 leaves this part out."
 
 
 def _check_shift(name: str, part: Any) -> None:

@@ -90,8 +90,12 @@ class RandomCrop(keras.layers.Layer):
 
     Output shape: the same with `height` and `width`; images in the layer's compute dtype (`dtype="uint8"` keeps bytes).
 
+    A saved model that holds the layer opens with `keras_opt.load_model`, or with Keras's after
+    `import keras_opt.layers`.
+
     Raises:
-        ValueError: An argument is out of its range, or an image is smaller than the window.
+        ValueError: An argument is out of its range, or an image is smaller than the window; a key of the dict is like a
+            misspelt field, or labels are boxes.
 
     Cost: one seed counter; one pass over the images, compiled by XLA once for each shape. Single images of many sizes
         are cropped without XLA where there is no `padding`.

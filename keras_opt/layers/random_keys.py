@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from keras_opt.core.call_stack import frames
+from keras_opt.core.call_stack import frames, users_stacklevel
 from keras_opt.core.replicas import replica_count, replica_number
 
 _ALGORITHM = "philox"  # the default algorithm is another one under XLA
@@ -57,6 +57,7 @@ def next_key(seed_generator: keras.random.SeedGenerator) -> tf.Tensor:
     return fold_in(key, replica_number())
 
 
+@tf.autograph.experimental.do_not_convert  # it looks at the call stack, which AutoGraph would fill with its own
 def _warn_in_a_dataset() -> None:
     if tf.executing_eagerly():
         return
@@ -64,5 +65,5 @@ def _warn_in_a_dataset() -> None:
         warnings.warn(
             "A random layer called by `dataset.map` draws anew in each run, whatever its seed, and starts over after "
             "a resume. `keras_opt.data.augment(dataset, layers, seed)` gives the same images for the same seed.",
-            stacklevel=2,
+            stacklevel=users_stacklevel(),
         )

@@ -51,8 +51,9 @@ def add_regularization(
                 def on_epoch_begin(self, epoch, logs=None):
                     penalty.l2 = 1e-5 * epoch
 
-    A second call replaces the L1 and L2 regularizers of the weights that it chooses, so that it changes their strength.
-    What is frozen costs nothing until it trains.
+    A second call replaces the L1 and L2 regularizers of the weights that it chooses: it changes their strength. With
+    `l1` and `l2` both 0 it takes the penalty off; nothing is penalised then until one of them is set, as where a
+    schedule begins. What is frozen costs nothing until it trains.
 
     Raises:
         ValueError: An argument is out of its range, the model has no weights yet, no weight or not every pattern fits,

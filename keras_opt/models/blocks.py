@@ -21,6 +21,12 @@ GLOBAL_AVERAGE = {1: keras.layers.GlobalAveragePooling1D, 2: keras.layers.Global
 GLOBAL_MAX = {1: keras.layers.GlobalMaxPooling1D, 2: keras.layers.GlobalMaxPooling2D}
 
 SMALL_IMAGE = 64  # the largest side for which the stem keeps the resolution
+_OTHER_RANKS = {
+    0: "Give for example (96, 96, 3).",
+    1: "For features without an order take mlp.",
+    2: "It takes images only: give their channels too, or take convnet or resnet for (length, channels).",
+}
+
 GROUP_SIZE = 16  # Wu & He, 2018, table 3
 
 
@@ -173,8 +179,11 @@ def check_sizes(owner: str, name: str, value: object, example: str) -> None:
 def check_input_shape(owner: str, value: object, shapes: dict[int, str]) -> None:
     """Raise unless `value` is a shape of fixed sizes of one of the ranks in `shapes`, each with how it reads."""
     readings = " or ".join(shapes.values())
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) not in shapes:
-        raise argument_error(owner, "input_shape", value, readings, "Leave out the batch.")
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise argument_error(owner, "input_shape", value, readings, "Give for example (96, 96, 3).")
+    if len(value) not in shapes:
+        cure = _OTHER_RANKS.get(len(value), "Leave out the batch.")
+        raise argument_error(owner, "input_shape", value, readings, cure)
     check_sizes(owner, "input_shape", value, readings)
 
 

@@ -74,7 +74,8 @@ def convnet(
             `exclude_norm_and_bias_from_decay`.
         classifier_activation: Name of an activation, or `None` for logits.
         preprocessing: Layers applied to the raw input first, for example `keras.layers.Rescaling(1 / 255)`, so that the
-            saved model and the device file take raw pixels.
+            saved model and the device file take raw pixels. With layers of keras_opt it opens with
+            `keras_opt.load_model`.
         name: Name of the model.
 
     Returns:

@@ -1,6 +1,7 @@
 """A network of keras.applications with a head for one's own classes."""
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,14 @@ def finetune(
     With weights the backbone is frozen: compile and fit, and only the head trains, while BatchNorms use and keep their
     statistics. Unfreeze the rest from the top down; the BatchNorms are best left frozen:
 
-        model = finetune("Xception", (299, 299, 3), 5)
+        model = finetune("MobileNetV2", (160, 160, 3), 5)
         model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
-        unfreeze = GradualUnfreezing({0: "head", 3: "block14", 5: "all"}, lr_decay=10, freeze_batch_norm=True)
+        unfreeze = GradualUnfreezing({0: "head", 3: "block_16*", 5: "all"}, lr_decay=10, freeze_batch_norm=True)
         model.fit(train, epochs=10, callbacks=[unfreeze])
 
     (Keras's guide builds them in with `training=False`, which `fit` overrides: unfrozen, they take the statistics of
-    the new batches all the same.) By hand set `layer.trainable` of each layer; that of the model is true already.
+    the new batches all the same.) By hand set `layer.trainable` of each layer; that of the model is true already. Each
+    network has names of its own, `[layer.name for layer in model.layers]`: its last block is `"block5"` in VGG16.
 
     Args:
         backbone: A name of keras.applications such as `"MobileNetV2"`, or the function.
@@ -84,6 +86,7 @@ def finetune(
         dropout: Float in [0, 1), the rate before the classifier.
         classifier_activation: Name of an activation, or `None` for logits.
         preprocessing: Layers applied to the raw input first, for example augmentation.
+            A saved model with layers of keras_opt in it opens with `keras_opt.load_model`.
         name: Name of the model; that of the backbone by default.
         **arguments: Further arguments of the backbone's function, for example `alpha=0.35`.
 
@@ -140,7 +143,10 @@ def _check_weights(weights):
         return
     check_path("finetune", "weights", weights)
     if not Path(weights).is_file():
-        cure = 'Give "imagenet", the path of a file that is there, or None for random weights.'
+        cure = (
+            'Give "imagenet", the path of a file that is there, or None for random weights (with keras-opt train: '
+            "--weights none)."
+        )
         raise argument_error("finetune", "weights", str(weights), '"imagenet", a file or None', cure)
 
 
@@ -149,7 +155,9 @@ def _build(network, x, weights, arguments):
     weights = weights if weights is None else str(weights)
     build = getattr(keras.applications, network)
     try:
-        with named_downloads("finetune", network):
+        with named_downloads("finetune", network), warnings.catch_warnings():
+            # Of the MobileNets there are weights by size; for other sizes those of 224 pixels serve.
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
             return build(
                 include_top=False, pooling=None, weights=weights, input_tensor=x, input_shape=x.shape[1:], **arguments
             )

@@ -47,6 +47,9 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
     and behind the norm a convolution that pads with zeros, which the shift would not reach. Nested models are folded
     inside.
 
+    A fresh model may fold where the trained one is refused: its `shift` is 0, to which zeros in the padding do no
+    harm. With `norm_position="before_activation"` the networks of the builders fold before and after.
+
     `to_tflite` does this by itself.
 
     Args:
@@ -74,7 +77,8 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
     if left and unproven == "raise":
         name, reason = next(iter(left.items()))
         raise InputError(
-            f'fold_batch_norm: norm `{name}` cannot be folded: {reason}. Change the model, or give unproven="keep".'
+            f"fold_batch_norm: norm `{name}` cannot be folded: {reason}. Change the model (in the builders by "
+            'norm_position="before_activation"), or give unproven="keep".'
         )
     return model if folded is None else folded
 
@@ -191,7 +195,7 @@ class _Search:
             name = step(name)
             if name is None:
                 if behind:
-                    return "what comes behind it goes to no layer or several, or one that is called twice"
+                    return "its outputs go to several layers, to one that is called twice, or out of the model"
                 return "what feeds it is an input or output of the model, feeds another layer too, or is called twice"
             layer = self.layers.get(name)
             passes = self._passes(layer, scale, behind)

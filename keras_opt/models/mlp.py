@@ -49,6 +49,7 @@ def mlp(
             `exclude_norm_and_bias_from_decay`.
         classifier_activation: Name of an activation, or `None` for logits.
         preprocessing: Layers applied to the raw input first, so that the saved model takes raw values.
+            A saved model with layers of keras_opt in it opens with `keras_opt.load_model`.
         name: Name of the model.
 
     Returns:

@@ -78,6 +78,7 @@ def mobilenet(
             depthwise ones, which hold few weights and suffer from it; not for biases and norms. The paper has 4e-5.
         classifier_activation: Name of an activation, or `None` for logits.
         preprocessing: Layers applied to the raw input first, for example `keras.layers.Rescaling(1 / 127.5, -1)`.
+            A saved model with layers of keras_opt in it opens with `keras_opt.load_model`.
         name: Name of the model.
 
     Returns:

@@ -44,7 +44,8 @@ def named_downloads(owner: str, network: str) -> Iterator[None]:
             reason, cause = f"{urllib.parse.urlsplit(origin).hostname} does not answer", None
         raise InputError(
             f"{owner}: the ImageNet weights of {network} are not here and cannot be fetched ({reason}). Fetch {origin} "
-            f"and put it into {folder}, or give `weights` a file of your own, or None for random weights."
+            f"and put it into {folder}, or give `weights` a file of your own, or None for random weights (with "
+            "keras-opt train: --weights FILE or --weights none)."
         ) from cause
 
     module = sys.modules[fetch.__module__]

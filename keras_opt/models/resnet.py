@@ -90,6 +90,7 @@ def resnet(
             prefer AdamW and `exclude_norm_and_bias_from_decay`.
         classifier_activation: Name of an activation, or `None` for logits.
         preprocessing: Layers applied to the raw input first, for example `keras.layers.Rescaling(1 / 255)`.
+            A saved model with layers of keras_opt in it opens with `keras_opt.load_model`.
         name: Name of the model; `"resnet"` and the depth by default.
 
     Returns:

@@ -69,7 +69,8 @@ def comparison(result: Result) -> Table:
         )
     if not result.one_session:
         note += " The run was interrupted: the seconds of the two trainings were taken at different times."
-    return Table(f"{_name(result)}: what was gained", columns, [row for row in cells if set(row[1:]) != {"-"}], note)
+    title = f"{_name(result)}: what was {'gained' if result.plain else 'trained'}"
+    return Table(title, columns, [row for row in cells if set(row[1:]) != {"-"}], note)
 
 
 def _cell(show: Callable, side: SideResult, name: str, plain: SideResult | None) -> str:

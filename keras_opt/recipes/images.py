@@ -121,7 +121,7 @@ def _prepare_folder(recipe: Recipe, progress: Progress) -> Prepared:
         validation=validation,
         read_test=lambda: _read_test(recipe, test, progress),
         class_names=index.class_names,
-        skipped=index.passed_over + test.passed_over + decoded.skipped,
+        skipped=decoded.skipped + index.passed_over + test.passed_over,
         source=f"images of the folder {index.directory.resolve().name!r}",
     )
 

@@ -118,7 +118,7 @@ def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progre
         pruning=pruning["decision"],
         confusion=confusion_matrix(outputs[-1], test.labels),
         mistakes=worst_mistakes(outputs[-1], test, prepared.class_names),
-        skipped=prepared.skipped + skipped_test,
+        skipped=skipped_test + prepared.skipped,
         equal_cpu_seconds=equal_cpu,
         one_session=len({side.facts["session"] for side in sides}) == 1
         and not any(side.facts["resumed"] for side in sides),

@@ -357,7 +357,10 @@ def test_a_decay_below_one(decay):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({0: "head", 1: "blok2_a"}, "'blok2_a', which none of them fits; those with weights are block1_a.*'block2_a'"),
+        (
+            {0: "head", 1: "blok2_a"},
+            "'blok2_a', which none of them fits. Of the . with weights the closest are block2_a",
+        ),
         ({0: "all", 1: "block2"}, r"must add weights.*\['block2'\] at epoch 1"),
         ({0: "head", 1: ["out", "head"]}, "must add weights"),
     ],

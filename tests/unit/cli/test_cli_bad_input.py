@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import sys
 
 import pytest
 from image_folders import damage, write_images
@@ -199,7 +200,17 @@ def test_a_backbone_without_its_weights(cli, photos):
     unknown = cli("train", photos, *SMALL, "--backbone", "MobileNetV4")
     assert_one_line(unknown, "argument `backbone` must be a network of keras.applications", "'MobileNetV")
     absent = cli("train", photos, *SMALL[2:], "--image-size", 32, "--backbone", "MobileNet", "--weights", "no.h5")
-    assert_one_line(absent, 'finetune: argument `weights` must be "imagenet", a file or None', "no.h5")
+    assert_one_line(
+        absent, 'finetune: argument `weights` must be "imagenet", a file or None', "no.h5", "--weights none"
+    )
+
+
+def test_weights_none_are_random_ones(cli, photos, monkeypatch):
+    given = []
+    monkeypatch.setattr("keras_opt.recipes.main_job.run", lambda recipe: given.append(recipe) or sys.exit(3))
+    for text in ("none", "None"):
+        assert cli("train", photos, *SMALL, "--backbone", "MobileNet", "--weights", text).status == 3
+    assert [recipe.weights for recipe in given] == [None, None]
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])

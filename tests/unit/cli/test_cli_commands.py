@@ -130,7 +130,7 @@ def test_train_with_a_recipe_and_options_that_go_before(cli, photos, tmp_path):
     assert result.status == 0, result.err
     done = Recipe.load("run/recipe.yaml")
     assert (done.epochs, done.batch_size, done.quantize, done.image_size) == (1, 8, "float16", 16)
-    assert "run: what was gained" in result.out
+    assert "run: what was trained" in result.out
     assert "open run/report.html first" in result.out
     assert "keras-opt train --recipe run/recipe.yaml" in (tmp_path / "run/model_card.md").read_text()
     assert "with keras_opt: 1/1 in" in result.err  # plain lines, as there is no terminal

@@ -78,7 +78,7 @@ def test_a_long_list_is_cut_at_ten(paths):
 
 def test_raise_stops_at_the_first_bad_file(paths):
     paths[3].write_bytes(b"")
-    message = f"Cannot read image {paths[3]} ({UNREADABLE}). Replace or remove the file, or skip it."
+    message = f"Cannot read image {paths[3]} ({UNREADABLE}). Replace or remove the file, or give on_error='skip'."
     with pytest.raises(InputError, match="^" + re.escape(message) + "$"):
         decode_files(paths, (4, 6), 3, on_error="raise")
 

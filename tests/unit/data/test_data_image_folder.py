@@ -129,8 +129,14 @@ def test_damaged_files_are_left_out_and_named_on_both_sets(folder):
     bad = [folder / "ant" / "03.png", folder / "cat" / "09.png"]
     bad[0].write_bytes(bad[0].read_bytes()[:50])
     bad[1].write_text("no image")
-    train, validation = image_folder(folder, (5, 7), validation_split=0.2, label_mode="int", seed=0)
-    assert sorted(file.path for file in train.skipped) == bad
+    (folder / "ant" / "below").mkdir()
+    below = folder / "ant" / "below" / "00.png"
+    below.write_bytes((folder / "ant" / "00.png").read_bytes())
+    message = r"image_folder: 3 of 61 files left out: 1 below their class, 2 damaged; see `\.skipped`\."
+    with pytest.warns(UserWarning, match=message) as caught:
+        train, validation = image_folder(folder, (5, 7), validation_split=0.2, label_mode="int", seed=0)
+    assert caught[0].filename == __file__
+    assert [file.path for file in train.skipped] == [*bad, below]
     assert all(file.reason for file in train.skipped)
     assert validation.skipped == train.skipped
     numbers, counts = [], np.zeros(3, int)
@@ -280,7 +286,7 @@ SIZE_MESSAGE = "argument `image_size` must be an integer of at least 1, or a pai
         ({"augment": "flip"}, "argument `augment` must be "),
         ({"augment": []}, "argument `augment` must be a layer or a list of layers. Received: augment=()."),
         ({"augment": keras.layers.MixUp()}, "Keras's `MixUp` turns labels of shape (batch,) into (batch, batch) "),
-        ({"label_mode": "binary"}, "argument `label_mode` must be another than 'binary' but for 2 classes. Received: "),
+        ({"label_mode": "binary"}, "argument `label_mode` must be 'categorical', 'int' or 'sparse' for a folder of"),
         (
             {"sampling": "balanced", "class_weight": "balanced"},
             "sampling='balanced' and class_weight='balanced' would ",
@@ -288,6 +294,10 @@ SIZE_MESSAGE = "argument `image_size` must be an integer of at least 1, or a pai
         ({"class_mode": "int", "label_mode": "int"}, "`class_mode` is another name for `label_mode`. Received: "),
         ({"target_size": 5, "image_size": 5}, "`target_size` is another name for `image_size`. Received: "),
         ({"on_error": "ignore"}, "argument `on_error` must be one of 'skip', 'raise'. Received: "),
+        ({"cache": False}, "argument `cache` must be 'auto', 'memory', None, or the path of a file in a folder that "),
+        ({"augment": False}, "argument `augment` must be layers, True or None. Received: augment=False. Give None"),
+        ({"shuffel": True}, "unexpected argument `shuffel`. Choose from directory, image_size,"),
+        ({"batchsize": 8}, "unexpected argument `batchsize`. Did you mean 'batch_size'?"),
         ({"seed": 1.5}, "argument `seed` must be an integer of at least 0. Received: seed=1.5."),
     ],
     ids=str,

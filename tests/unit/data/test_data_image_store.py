@@ -134,7 +134,11 @@ def test_a_changed_folder_is_read_anew(paths, tmp_path, change):
 def test_other_pixels_are_made_anew(paths, tmp_path, other):
     open_store(paths, tmp_path / "cache", Decoder()).read(np.arange(COUNT))
     decoder = Decoder()
-    open_store(paths, tmp_path / "cache", decoder, **other).read(np.arange(COUNT))
+    with pytest.warns(
+        UserWarning, match=r"image_folder: cache '.*cache' is begun anew: it was made .* another image size"
+    ):
+        store = open_store(paths, tmp_path / "cache", decoder, **other)
+    store.read(np.arange(COUNT))
     assert len(decoder.decoded) == COUNT
 
 

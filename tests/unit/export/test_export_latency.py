@@ -1,6 +1,7 @@
 """`benchmark`: the order of its calls, its percentiles, what it refuses."""
 
 import itertools
+import pathlib
 import re
 
 import numpy as np
@@ -35,11 +36,20 @@ def test_real_times_are_ordered(exports, images):
     assert result.runs == 200
 
 
-@pytest.mark.parametrize("files", ["model.tflite", []])
-def test_files_must_be_a_list(files):
-    message = f"`files` must be a list of paths of .tflite files. Received: files={files!r}. Give a list, also for one"
+def test_one_path_is_taken_as_a_list_of_one(exports):
+    path = exports["int8"].path
+    assert [each.path for file in (path, str(path)) for each in benchmark(file, runs=2)] == [path, path]
+
+
+def test_no_file_is_refused():
+    message = "`files` must be a path of a .tflite file, or a list of them. Received: files=[]. Give for example"
     with pytest.raises(InputError, match=re.escape(message)):
-        benchmark(files)
+        benchmark([])
+
+
+def test_the_text_of_a_latency():
+    timed = latency.Latency(pathlib.Path("runs/a.tflite"), 0.213456, 0.2, 1.23456, 200)
+    assert str(timed) == "a.tflite: 0.213 ms a call (0.2 to 1.23 ms in nine calls of ten, 200 calls)"
 
 
 def test_what_does_not_fit(exports):

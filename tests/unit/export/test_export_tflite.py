@@ -1,7 +1,9 @@
 """The exported file against the Keras model, and every refusal of `to_tflite`."""
 
+import dataclasses
 import re
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ import tensorflow as tf
 from export_models import CLASS_NAMES, small_model
 
 from keras_opt.core.errors import InputError
-from keras_opt.export import LiteRTModel, gzip_size, to_tflite, verify
+from keras_opt.export import LiteRTModel, gzip_size, tflite, to_tflite, verify
 from keras_opt.export.model_file import names, schema, unpack
 from keras_opt.models import convnet
 
@@ -40,6 +42,16 @@ def test_export_says_what_a_program_must_know(exports):
     assert export.size_bytes == export.path.stat().st_size
     assert export.gzip_bytes == gzip_size(export.path) < export.size_bytes
     assert (exports["float32"].input_dtype, exports["float32"].input_scale) == ("float32", 0.0)
+
+
+def test_the_text_of_an_export(exports):
+    export = dataclasses.replace(exports["int8"], path=Path("a.tflite"), size_bytes=12345, gzip_bytes=6789)
+    assert str(export) == (
+        "a.tflite: int8, 12,345 bytes, 6,789 with gzip\n"
+        "input 1 x 12 x 12 x 3 int8 (scale 1, zero point -128), output int8 (scale 0.003906, zero point -128), "
+        "3 class names"
+    )
+    assert "input 1 x 12 x 12 x 3 float32, output float32, 3" in str(exports["float32"])
 
 
 def test_sizes_fall_with_the_kind(exports):
@@ -159,6 +171,21 @@ def test_representative_data_is_spread_evenly(monkeypatch, model, images, tmp_pa
     np.testing.assert_array_equal(seen[-1][0], images[-1])
 
 
+@pytest.mark.parametrize("labels", [(), (np.arange(250),), (np.arange(250), np.ones(250))])
+def test_an_endless_dataset_is_read_until_there_are_200_rows(labels, monkeypatch, model, images, tmp_path):
+    given = []
+
+    def convert(model, shape, quantize, rows):
+        given.append(rows)
+        raise InterruptedError
+
+    monkeypatch.setattr(tflite, "_convert", convert)
+    data = tf.data.Dataset.from_tensor_slices((images, *labels) if labels else images).batch(50).repeat()
+    with pytest.raises(InterruptedError):
+        to_tflite(model, tmp_path / "model.tflite", "int8", data)
+    np.testing.assert_array_equal(given[0], images[:200])
+
+
 def test_few_representative_rows_warn(model, images, tmp_path):
     message = "to_tflite: representative_data has 99 rows; under 100 the int8 ranges may be too narrow. Give 200"
     with pytest.warns(UserWarning, match=re.escape(message)) as caught:
@@ -174,6 +201,11 @@ def test_few_representative_rows_warn(model, images, tmp_path):
         (None, "raw inputs of shape (rows, 12, 12, 3), rows >= 1. Received: representative_data=None. Give about 200"),
         (np.zeros((5, 12, 12)), "shape (rows, 12, 12, 3), rows >= 1. Received: representative_data=(5, 12, 12)."),
         (np.zeros((0, 12, 12, 3)), "rows >= 1. Received: representative_data=(0, 12, 12, 3)."),
+        ((row for row in np.zeros((5, 12, 12, 3))), "rows >= 1. Received: representative_data='generator'. Give about"),
+        ((np.zeros((5, 12, 12, 3)), np.zeros(5)), "rows >= 1. Received: representative_data='tuple'."),
+        (tf.data.Dataset.from_tensor_slices(np.zeros((5, 12, 12, 3))), "representative_data=TensorSpec(shape=(12, 12,"),
+        (tf.data.Dataset.from_tensors({"x": np.zeros((5, 12, 12, 3))}), "representative_data={'x': TensorSpec("),
+        (tf.data.Dataset.from_tensors(np.zeros((5, 12, 12, 3))).take(0), "representative_data=(0, 12, 12, 3)."),
         (np.full((5, 12, 12, 3), "x"), "must be finite numbers. Received: representative_data='str32'."),
         (np.full((5, 12, 12, 3), np.nan), "must be finite numbers. Received: representative_data='float64'."),
     ],

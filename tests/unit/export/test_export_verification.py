@@ -15,6 +15,14 @@ def test_figures_are_those_of_the_definition(exports, model, images):
     assert verify(model, exports["int8"].path, images) == expected
 
 
+def test_the_text_of_a_verification():
+    assert str(Verification(0.996, 0.0123456, 3.1605, 2500)) == (
+        "99.60% of 2,500 rows name the same class; largest difference of an output 0.0123 (3.16 steps of the file's "
+        "output)"
+    )
+    assert str(Verification(1.0, 1.5e-7, None, 10)).endswith("the same class; largest difference of an output 1.5e-07")
+
+
 def test_float_file_agrees_and_has_no_lsb(exports, model, images):
     verification = verify(model, exports["float32"].path, images)
     assert (verification.argmax_agreement, verification.max_error_lsb) == (1.0, None)

@@ -126,6 +126,35 @@ def test_labels_that_are_masks_are_refused():
             open_fields("Layer", pair)
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("masks", "segmentation_masks"),
+        ("segmentation_mask", "segmentation_masks"),
+        ("bboxes", "bounding_boxes"),
+        ("bounding_box", "bounding_boxes"),
+        ("Keypoint", "keypoints"),
+        ("label", "labels"),
+    ],
+)
+def test_a_key_that_would_be_left_behind_is_refused(key, meant):
+    with pytest.raises(InputError, match=rf"Layer: the key '{key}' .*Did you mean '{meant}'\?"):
+        open_fields("Layer", {"images": BATCH, key: np.ones((2, 3, 4))})
+
+
+@pytest.mark.parametrize("key", ["file", "image_id", "class_names", "id"])
+def test_another_key_passes_through(key):
+    assert open_fields("Layer", {"images": BATCH, key: 3})[0][key] == 3
+
+
+def test_boxes_have_their_dict():
+    with pytest.raises(TypeError, match=r'Layer: argument `bounding_boxes` must be a dict .*ndarray.*"boxes": boxes'):
+        open_fields("Layer", {"images": BATCH, "bounding_boxes": BOXES["boxes"]})
+    for labels in (BOXES["boxes"], BOXES, {"bounding_boxes": BOXES}):
+        with pytest.raises(InputError, match=r'Layer: .*labels.*"bounding_boxes": {"boxes": boxes'):
+            open_fields("Layer", (BATCH, labels))
+
+
 def test_ragged_images_are_refused():
     images = tf.ragged.stack([BATCH[0], BATCH[1, :2]])
     with pytest.raises(InputError, match=r"Layer: `images` must have one size .* RaggedTensor of shape \(2, None, "):

@@ -180,6 +180,23 @@ def test_a_bare_map_of_pairs_keeps_the_labels():
     np.testing.assert_array_equal(labels, np.arange(4))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        ({"zoom": (0.8, 1.2)}, r"from 1: \(-0\.2, 0\.2\)\."),
+        ({"zoom": 1.2}, r"from 1: 0\.2\."),
+        ({"width_shift": 20.0}, r"give ints: 20\."),
+        ({"height_shift": (-3.0, 3.0)}, r"give ints: \(-3, 3\)\."),
+        ({"rotation_degrees": 400}, "0 leaves this part out"),
+        ({"zoom": ()}, "0 leaves this part out"),
+        ({"zoom": (0.5, 0.1)}, "0 leaves this part out"),
+    ],
+)
+def test_a_range_that_is_too_wide_names_what_was_meant(arguments, cure):
+    with pytest.raises(InputError, match=cure):
+        RandomAffine(**arguments)
+
+
 def test_rescale_with_bytes_out_is_refused():
     with pytest.raises(
         InputError, match=r"argument `rescale` must be None with dtype='uint8'\. Received: rescale=0\.1"

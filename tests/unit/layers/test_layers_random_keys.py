@@ -66,6 +66,7 @@ def test_the_replicas_of_a_strategy_draw_differently(two_replicas):
 
 def test_a_call_in_a_dataset_map_warns_and_names_augment():
     generator = keras.random.SeedGenerator(4)
-    with pytest.warns(UserWarning, match=r"keras_opt\.data\.augment"):
+    with pytest.warns(UserWarning, match=r"keras_opt\.data\.augment") as caught:
         dataset = tf.data.Dataset.range(3).map(lambda _: uniform(next_key(generator), ()))
     assert len(set(dataset.as_numpy_iterator())) == 3
+    assert caught[0].filename == __file__

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import urllib.request
+import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import keras
@@ -114,6 +115,9 @@ def test_gradual_unfreezing_finds_head_blocks_and_all(backbone):
     unfreeze = GradualUnfreezing({0: "head", 1: "block_16", 2: "all"}, freeze_batch_norm=True)
     unfreeze.set_model(model)
     assert [len(variables) for variables in unfreeze._variables] == [2, 3, 52 - 3]  # of each layer its kernel
+    unfreeze = GradualUnfreezing({0: "blok_16*"})
+    with pytest.raises(InputError, match=r"Of the 105 with weights the closest are block_16_expand(, \w+){9}\.$"):
+        unfreeze.set_model(model)
 
 
 def test_without_weights_everything_trains():
@@ -172,8 +176,14 @@ def test_weights_out_of_reach_are_one_line_that_says_what_to_fetch(offline, monk
     assert str(error.value) == (
         "finetune: the ImageNet weights of MobileNetV2 are not here and cannot be fetched (storage.googleapis.com does "
         f"not answer). Fetch {origin} and put it into {tmp_path / 'models'}, or give `weights` a file of your own, or "
-        "None for random weights."
+        "None for random weights (with keras-opt train: --weights FILE or --weights none)."
     )
+
+
+def test_keras_talks_of_no_size_of_its_own(offline, monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with warnings.catch_warnings(action="error"), pytest.raises(InputError, match=r"_224_no_top\.h5"):
+        finetune("MobileNetV2", (100, 100, 3), 5)
 
 
 def get_file():
@@ -228,7 +238,14 @@ def test_a_network_that_lets_nothing_through_is_not_waited_for(monkeypatch):
         ),
         ({"backbone": 3}, "argument `backbone` must be a network"),
         ({"backbone": keras.layers.Dense}, "argument `backbone` must be a network"),
-        ({"input_shape": (32, 32)}, r"argument `input_shape` must be \(height, width, channels\)"),
+        (
+            {"input_shape": (32, 32)},
+            r"argument `input_shape` must be \(height, width, channels\).*give their channels too",
+        ),
+        (
+            {"input_shape": 160},
+            r"argument `input_shape` must be \(height, width, channels\). Received: input_shape=160. Give for example",
+        ),
         ({"input_shape": (32, 32, 4)}, "argument `input_shape` must be of 3 channels, or of 1"),
         ({"input_shape": (8, 8, 3)}, "MobileNetV2 cannot be built with these arguments: Input size must be at least"),
         ({"classes": 1}, "argument `classes` must be at least 2 under a softmax"),

@@ -257,7 +257,7 @@ def test_what_has_no_graph_is_refused():
         (called_in_training, "it is called with training=True"),
         (
             with_two_consumers_behind,
-            "what feeds it is `relu` (ReLU), no convolution or dense layer; and what comes behind it goes to no layer",
+            "what feeds it is `relu` (ReLU), no convolution or dense layer; and its outputs go to several layers, to",
         ),
         (
             before_a_dropout_that_stays_on,

@@ -72,7 +72,11 @@ def test_depthwise_kernels_do_not_decay():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_shape": (96, 3)}, r"`input_shape` must be \(height, width, channels\)"),
+        (
+            {"input_shape": (96, 3)},
+            r"`input_shape` must be \(height, width, channels\).*convnet or resnet for \(leng",
+        ),
+        ({"input_shape": (None, 96, 96, 3)}, "`input_shape` must be .* Leave out the batch"),
         ({"input_shape": (7, 7, 3)}, "`input_shape` must be at least 8 along each side"),
         ({"input_shape": (16, 80, 3), "stem": "large"}, "`input_shape` must be at least 32 along each side"),
         ({"alpha": 0}, "`alpha` must be a finite number above 0"),

@@ -1,0 +1,61 @@
+"""Brightness as Keras 2's `ImageDataGenerator` changed it: by a factor, where Keras 3's `RandomBrightness` adds."""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_opt.layers.fields import open_fields
+from keras_opt.layers.random_keys import next_key, uniform
+from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+
+
+@keras.saving.register_keras_serializable("keras_opt")
+class RandomBrightnessFactor(keras.layers.Layer):
+    """Multiplies each image in training by a factor of its own, uniform in [low, high), and clips it to 0..255.
+
+    It stands in what `RandomAffine.from_image_data_generator(brightness_range=...)` gives. There the values were cut
+    off to whole levels too, so those here are up to 1 greater.
+
+    Args:
+        factor: (low, high), of at least 0. 1 leaves the image as it is, 0 makes it black.
+        seed: Int of at least 0, or `None` for another in each process.
+
+    Input shape: images (B, H, W, C) or (H, W, C) with values from 0 to 255, alone or in the forms of `RandomAffine`.
+
+    Output shape: the same, as float32.
+    """
+
+    def __init__(self, factor: Sequence[float], seed: int | None = None, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.factor = tuple(factor)
+        self.seed = seed
+        self.seed_generator = seed_generator("RandomBrightnessFactor", seed)
+
+    def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
+        """Takes what `dataset.map` gives as arguments of their own, labels and sample weights, as part of `inputs`."""
+        return super().__call__((inputs, *others) if others else inputs, **kwargs)
+
+    def call(self, inputs: Any, training: bool = True) -> Any:
+        if training:
+            return self.transform(inputs, next_key(self.seed_generator))
+        fields, give_back = open_fields("RandomBrightnessFactor", inputs)
+        return give_back(fields | {"images": tf.cast(fields["images"], "float32")})
+
+    def transform(self, inputs: Any, key: tf.Tensor) -> Any:
+        """What `call` gives in training, as a function of `inputs` and a key: an int32 tensor of shape (2,)."""
+        fields, give_back = open_fields("RandomBrightnessFactor", inputs)
+        images = tf.cast(fields["images"], "float32")
+        factors = uniform(key, [tf.shape(images)[0], 1, 1, 1], *self.factor)
+        return give_back(fields | {"images": tf.clip_by_value(images * factors, 0.0, 255.0)})
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        super().save_own_variables(store)
+        save_seed(self.seed_generator, store)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        super().load_own_variables(load_seed(self.seed_generator, store))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factor": self.factor, "seed": self.seed}
