@@ -52,8 +52,10 @@ class DropBlock(keras.layers.Layer):
     """Drops square blocks of a feature map in training, in each channel on its own.
 
     Neighbours in a feature map say much the same, so a convolutional network hardly misses the single values that
-    `keras.layers.Dropout` takes; it does miss a whole block. For convolutional layers of networks that overfit. Whole
-    channels are dropped by `keras.layers.SpatialDropout2D`; behind a `Dense` layer take `Dropout`.
+    `keras.layers.Dropout` takes; it does miss a whole block. For convolutional layers of networks that overfit: a small
+    ResNet gained 1.7 points of test accuracy with 500 images and 1.2 with 5,000, and lost 0.4 with 60,000 in four
+    epochs (benchmarks/results/regularizers.json). Whole channels are dropped by `keras.layers.SpatialDropout2D`; behind
+    a `Dense` layer take `Dropout`.
 
         seed of a block ~ Bernoulli(gamma), for each channel and each place where a whole block fits
         gamma = rate * prod(size / (block_size * (size - block_size + 1)))      over height and width, or length

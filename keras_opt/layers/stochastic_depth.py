@@ -14,9 +14,10 @@ from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generato
 class StochasticDepth(keras.layers.Layer):
     """Drops a residual branch in training, for each sample of the batch on its own.
 
-    Each sample then trains a network of a random depth. It helps deep networks on enough data; in a network of a few
-    blocks a dropped branch takes away much of what little there is. Stands last in the branch, before the `Add`, so
-    that the sum stays a plain Keras layer:
+    Each sample then trains a network of a random depth. It was made for deep networks that train long. In one of three
+    blocks it gained 0.5 points of test accuracy with 5,000 images and lost 0.5 with 60,000 in four epochs, where other
+    layers did more (benchmarks/results/regularizers.json). It stands last in the branch, before the `Add`, so that the
+    sum stays a plain Keras layer:
 
         x = Add()([shortcut, StochasticDepth(rate)(branch)])
 
