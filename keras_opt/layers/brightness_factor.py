@@ -1,6 +1,6 @@
 """Brightness as Keras 2's `ImageDataGenerator` changed it: by a factor, where Keras 3's `RandomBrightness` adds."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from keras_opt.layers.fields import open_fields
 from keras_opt.layers.random_keys import next_key, uniform
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class RandomBrightnessFactor(keras.layers.Layer):
     """Multiplies each image in training by a factor of its own, uniform in [low, high), and clips it to 0..255.
 
@@ -49,13 +50,6 @@ class RandomBrightnessFactor(keras.layers.Layer):
         images = tf.cast(fields["images"], "float32")
         factors = uniform(key, [tf.shape(images)[0], 1, 1, 1], *self.factor)
         return give_back(fields | {"images": tf.clip_by_value(images * factors, 0.0, 255.0)})
-
-    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factor": self.factor, "seed": self.seed}

@@ -1,6 +1,6 @@
 """Pastes a box of another image into each image of a batch, and mixes their labels by area."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ from keras_opt.layers.fields import as_dtype
 from keras_opt.layers.mixed_labels import check_labelled, check_num_classes, mix_targets, open_mixable
 from keras_opt.layers.mixing_draws import beta, partners
 from keras_opt.layers.random_keys import fold_in, next_key, uniform
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 
 _TARGETS = ("labels",)
 _LEAST_ALPHA = 1e-6
@@ -43,6 +43,7 @@ def paste(
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class CutMix(keras.layers.Layer):
     """Pastes a box of another image of the batch into each image, and mixes their labels by area.
 
@@ -140,13 +141,6 @@ class CutMix(keras.layers.Layer):
         area = tf.cast(shape[axes[0]] * shape[axes[1]], "float32")
         own = 1 - tf.cast(rows[1] * columns[1], "float32") / area
         return give_back(mix_targets("CutMix", fields, _TARGETS, others, own))
-
-    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         config = {"factor": self.factor, "seed": self.seed, "data_format": self.data_format}

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_opt.core.errors import argument_error, check_at_least, check_choice, check_fraction
 from keras_opt.layers.random_keys import bernoulli, next_key
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 
 _RANKS = {3: "(batch, length, channels)", 4: "(batch, height, width, channels)"}
 
@@ -48,6 +48,7 @@ def spread(seeds: Any, axis: int, block_size: int) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class DropBlock(keras.layers.Layer):
     """Drops square blocks of a feature map in training, in each channel on its own.
 
@@ -141,13 +142,6 @@ class DropBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
-
-    def save_own_variables(self, store: Any) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Any) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         config = {"rate": self.rate, "block_size": self.block_size, "data_format": self.data_format, "seed": self.seed}

@@ -1,6 +1,5 @@
 """Mixes each image of a batch with another one, and their labels in the same shares."""
 
-from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from keras_opt.layers.fields import as_dtype
 from keras_opt.layers.mixed_labels import blend, check_labelled, check_num_classes, mix_targets, open_mixable
 from keras_opt.layers.mixing_draws import beta, partners
 from keras_opt.layers.random_keys import fold_in, next_key
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 
 _TARGETS = ("labels", "segmentation_masks")
 
@@ -19,6 +18,7 @@ _blend_images = tf.function(blend, jit_compile=True, autograph=False)  # one pas
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class MixUp(keras.layers.Layer):
     """Blends each image of a batch with another one of it, and their labels in the same shares.
 
@@ -123,13 +123,6 @@ class MixUp(keras.layers.Layer):
         others = partners(fold_in(key, 1), count)
         fields["images"] = as_dtype(_blend_images(fields["images"], others, own), self.compute_dtype)
         return give_back(mix_targets("MixUp", fields, _TARGETS, others, own))
-
-    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         config = {"alpha": self.alpha, "num_classes": self.num_classes, "seed": self.seed}

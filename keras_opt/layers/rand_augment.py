@@ -1,7 +1,7 @@
 """RandAugment: each image is changed by operations of its own."""
 
 import functools
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,13 +13,14 @@ from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
 from keras_opt.layers.drawn_operations import draw, on_colours, on_the_view, recolour, views
 from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.random_keys import next_key
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 from keras_opt.layers.warp import INTERPOLATIONS, warp
 
 _FILL_MODE = "reflect"  # as in Keras's layer
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class RandAugment(keras.layers.Layer):
     """Changes each image by `num_ops` operations that are drawn for it alone, from fourteen.
 
@@ -165,13 +166,6 @@ class RandAugment(keras.layers.Layer):
             raise argument_error(
                 "RandAugment", "value_range", self.value_range, f"(0, 255) for {images.dtype.name} images", cure
             )
-
-    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         config = {

@@ -1,7 +1,7 @@
 """Random rotation, shift, zoom, shear and flips, composed into one matrix and seen through one warp."""
 
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,11 +14,12 @@ from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
 from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.image_data_generator import check_names, like_image_data_generator
 from keras_opt.layers.random_keys import next_key
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 from keras_opt.layers.warp import FILL_MODES, INTERPOLATIONS, resize, warp
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class RandomAffine(keras.layers.Layer):
     """Rotates, shifts, shears, zooms and flips each image, in training, by a fresh draw of its own.
 
@@ -251,13 +252,6 @@ class RandomAffine(keras.layers.Layer):
         if self.fill_mode == "constant" and dtype.is_integer and not dtype.min <= self.fill_value <= dtype.max:
             must_be = f"a {dtype.name} value, as the images are"
             raise argument_error("RandomAffine", "fill_value", self.fill_value, must_be, "It is filled in unscaled.")
-
-    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         config = {

@@ -1,6 +1,5 @@
 """Crops a window of fixed size out of each image, at a place of its own."""
 
-from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from keras_opt.layers.affine_matrices import inverses, moved, shifts
 from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
 from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.random_keys import fold_in, integers, next_key
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 from keras_opt.layers.warp import FILL_MODES, fold
 
 
@@ -55,6 +54,7 @@ def crop_all_at(
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class RandomCrop(keras.layers.Layer):
     """Crops each image to a window of `height` by `width` pixels, in training at a random place of its own.
 
@@ -216,13 +216,6 @@ class RandomCrop(keras.layers.Layer):
                 raise InputError(f"{message}. Received: images of shape {images.shape}. Resize them before.")
             rooms.append(size - length)
         return rooms
-
-    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         config = {

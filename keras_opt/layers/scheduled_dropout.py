@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_opt.core.errors import argument_error, kind_error
 from keras_opt.layers.random_keys import next_key, uniform
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 
@@ -16,6 +16,7 @@ _SLACK = 1e-6  # under XLA a schedule that ends at 0 may end just below it
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class ScheduledDropout(keras.layers.Layer):
     """Drops single values in training at a rate that changes from step to step.
 
@@ -110,13 +111,6 @@ class ScheduledDropout(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
-
-    def save_own_variables(self, store: Any) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Any) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         schedule = keras.saving.serialize_keras_object(self.rate_schedule)

@@ -7,10 +7,11 @@ from keras import ops
 
 from keras_opt.core.errors import check_fraction, kind_error
 from keras_opt.layers.random_keys import bernoulli, next_key
-from keras_opt.layers.seed_generators import load_seed, save_seed, seed_generator
+from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
 
 
 @keras.saving.register_keras_serializable("keras_opt")
+@saves_its_seed
 class StochasticDepth(keras.layers.Layer):
     """Drops a residual branch in training, for each sample of the batch on its own.
 
@@ -77,13 +78,6 @@ class StochasticDepth(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
-
-    def save_own_variables(self, store: Any) -> None:
-        super().save_own_variables(store)
-        save_seed(self.seed_generator, store)
-
-    def load_own_variables(self, store: Any) -> None:
-        super().load_own_variables(load_seed(self.seed_generator, store))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
