@@ -42,8 +42,13 @@ def graph_layers(model: keras.Model) -> list[keras.Layer]:
 
 def output_names(model: keras.Model) -> set[str]:
     """The names of the layers whose outputs are outputs of the model."""
+    return set(output_leaves(model))
+
+
+def output_leaves(model: keras.Model) -> list[str]:
+    """For each output of the model, in order, the name of the layer that gives it."""
     leaves = keras.tree.flatten(functional(model).get_config()["output_layers"])
-    return {leaf for leaf in leaves if isinstance(leaf, str)}
+    return [leaf for leaf in leaves if isinstance(leaf, str)]
 
 
 def trained_calls(model: keras.Model) -> set[str]:

@@ -96,6 +96,26 @@ def half_is_pruned(fitted: Fitted) -> bool:
     return compression.sparsity(fitted.model)["total"] == 0.5
 
 
+def teacher_and_student() -> tuple[keras.Model, keras.Model]:
+    return tuple(models.mlp([units], (5,), 3) for units in (16, 4))
+
+
+def distillation_moves_the_student() -> bool:
+    teacher, student = teacher_and_student()
+    before = student.predict(X, verbose=0)
+    model = compression.distill(student, teacher, student_loss_weight=0.0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(X, np.zeros(len(X)), verbose=0)
+    return bool(np.any(student.predict(X, verbose=0) != before))
+
+
+def logits_stand_beside_the_labels() -> bool:
+    teacher, _ = teacher_and_student()
+    x, targets = next(iter(compression.cache_teacher(teacher, X, np.arange(len(X)), verbose=0)))
+    logits = keras.ops.convert_to_numpy(targets["teacher_logits"])
+    return bool(np.allclose(keras.ops.softmax(logits), teacher(x), atol=1e-5))
+
+
 def cycle_has_ended(fitted: Fitted) -> bool:
     return float(fitted.model.optimizer.learning_rate) < 1e-3 * fitted.used.max_learning_rate
 
@@ -339,6 +359,8 @@ COMPRESSION = {
         half_is_pruned,
         use=lambda made: [compression.PruneLowMagnitude(made, every=3)],
     ),
+    "distill": Call(lambda folder: distillation_moves_the_student()),
+    "cache_teacher": Call(lambda folder: logits_stand_beside_the_labels()),
     "sparsity": Call(lambda folder: 0 <= compression.sparsity(small_convnet())["total"] < 1),
 }
 

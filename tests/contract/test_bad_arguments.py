@@ -21,6 +21,7 @@ POSITIVE = [0, -1.0, float("nan"), float("inf"), "1", True]
 COUNTS = [-1, 1.5, "5", None, True]
 FROM_1 = [0, *COUNTS]
 NUMBERS = ["1", float("nan"), float("inf"), True]
+SOFTMAX = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax")])
 
 BAD = {
     callbacks.BackupAndRestore: {
@@ -102,6 +103,16 @@ BAD = {
         "exclude": PATTERNS,
         "every": FROM_1,
     },
+    compression.distill: {
+        "student": [3, None, "student.keras"],
+        "teacher": [3, None, "teacher.keras"],
+        "temperature": POSITIVE,
+        "student_loss_weight": [-0.1, 1.5, "0.5", None, True],
+        "features": ["body", ["body"], 3],
+        "feature_loss_weight": POSITIVE,
+        "task": ["logits", 3],
+    },
+    compression.cache_teacher: {"teacher": [3, None, keras.Sequential()], "batch_size": FROM_1},
     ensemble.SnapshotEnsemble: {"cycles": FROM_1, "max_learning_rate": POSITIVE, "folder": PATHS},
     ensemble.average_weights: {
         "models_or_files": [[], 3, None, "no folder", [3], ["a.txt"], ["no file.keras"]],
@@ -195,6 +206,8 @@ BESIDE = {
     callbacks.SuccessiveIncreases: {"count": 1},
     callbacks.Target: {"monitor": "loss", "value": 1.0},
     compression.PruneLowMagnitude: {"schedule": lambda step: 0.5},
+    compression.distill: {"student": SOFTMAX, "teacher": SOFTMAX},
+    compression.cache_teacher: {"teacher": SOFTMAX, "x": [[0, 0]], "y": [0]},
     ensemble.PredictionEnsemble: {"models": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]},
     ensemble.SnapshotEnsemble: {"cycles": 2},
     (ensemble.average_weights, "model"): {"models_or_files": [keras.Sequential([keras.Input((2,))])]},

@@ -1,0 +1,118 @@
+"""What a student is told by its teacher's outputs: the loss between the two, softened by a temperature."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_opt.core.errors import InputError
+from keras_opt.models.graph import calls, functional, has_graph, output_leaves
+
+TASKS = ("classification", "multi_label", "regression")
+
+_SMALLEST = 1e-7  # the probability below which a logarithm is cut, as in Keras
+_ACTIVATIONS = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
+
+
+class SoftTargets(keras.losses.Loss):
+    """The distance of a student's outputs from its teacher's, both as logits (for a regression as values).
+
+        classification   T^2 * KL(softmax(teacher / T) || softmax(student / T))
+        multi_label      T^2 * the same of sigmoid(. / T), averaged over the labels
+        regression       (teacher - student)^2, averaged over the values
+
+    The factor T^2 keeps the gradient's size, which falls with 1 / T^2. Reduction and sample weights are Keras's.
+
+    Source: G. Hinton, O. Vinyals and J. Dean, 2015, "Distilling the Knowledge in a Neural Network", section 2.
+    """
+
+    def __init__(self, task: str, temperature: float):
+        super().__init__(name="soft_targets")
+        self.task = task
+        self.temperature = temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        if self.task == "regression":
+            return ops.mean(ops.square(y_true - y_pred), axis=-1)
+        teacher, student = y_true / self.temperature, y_pred / self.temperature
+        if self.task == "classification":
+            gap = ops.log_softmax(teacher) - ops.log_softmax(student)
+            divergence = ops.sum(ops.softmax(teacher) * gap, axis=-1)
+        else:
+            on = ops.sigmoid(teacher) * (ops.log_sigmoid(teacher) - ops.log_sigmoid(student))
+            off = ops.sigmoid(-teacher) * (ops.log_sigmoid(-teacher) - ops.log_sigmoid(-student))
+            divergence = ops.mean(on + off, axis=-1)
+        return self.temperature**2 * divergence
+
+
+def as_logits(outputs: Any, kind: str) -> Any:
+    """The logits in float32 of which `outputs` are the softmax or sigmoid; linear outputs are logits.
+
+    The logarithm of a softmax differs from its logits by a constant, which a softmax at any temperature ignores.
+    """
+    outputs = ops.cast(outputs, "float32")
+    if kind == "linear":
+        return outputs
+    logarithm = ops.log(ops.maximum(outputs, _SMALLEST))
+    return logarithm if kind == "softmax" else logarithm - ops.log(ops.maximum(1 - outputs, _SMALLEST))
+
+
+def output_kinds(owner: str, argument: str, model: keras.Model) -> list[str]:
+    """For each output of `model` how it ends: "softmax" (or a mean of such), "sigmoid" or "linear".
+
+    Raises:
+        ValueError: The model has no graph, or ends in an operation whose outputs are none of these.
+    """
+    if not has_graph(model):
+        raise InputError(
+            f"{owner}: argument `{argument}` must be a built functional or Sequential model. "
+            f"Received: {argument}={model.name!r} ({type(model).__name__}). Start a Sequential one with "
+            "keras.Input(shape); a subclassed one has no graph from which its last activation could be read."
+        )
+    model = functional(model)
+    ends = [_end(model, name) for name in output_leaves(model)]
+    sums_to_one = _sum_to_one(model)
+    kinds = ["softmax" if one else end for end, one in zip(ends, sums_to_one, strict=True)]
+    for kind, name in zip(kinds, output_leaves(model), strict=True):
+        if kind is None:
+            raise InputError(
+                f"{owner}: argument `{argument}` must end in a layer that says whether its outputs are probabilities "
+                f"or logits. Received: {argument}={model.name!r}, which ends in `{name}`. Put "
+                'keras.layers.Activation("softmax"), "sigmoid" or "linear" behind it.'
+            )
+    return kinds
+
+
+def task_of(kinds: list[str]) -> str | None:
+    """What a model whose outputs end so is trained for; `None` where logits and values cannot be told apart."""
+    tasks = {"softmax": "classification", "sigmoid": "multi_label"}
+    found = {tasks.get(kind) for kind in kinds}
+    return found.pop() if len(found) == 1 else None
+
+
+def _end(model, name):
+    """The activation that the output of the layer `name` comes from, or `None`."""
+    layer = next((layer for layer in model.layers if layer.name == name), None)
+    while isinstance(getattr(layer, "layer", None), keras.Layer):  # a wrapper
+        layer = layer.layer
+    if has_graph(layer):
+        return _end(functional(layer), output_leaves(layer)[0])
+    if layer is not None and hasattr(layer, "activation"):
+        return _ACTIVATIONS.get(layer.activation, "linear")
+    sources = calls(model)[name][0]
+    return _end(model, sources[0]) if len(sources) == 1 else None
+
+
+def _sum_to_one(model):
+    """For each output whether its rows are probabilities: so a mean or a vote of softmaxes is told from logits."""
+    generator = np.random.default_rng(0)
+    inputs = keras.tree.map_structure(
+        lambda each: generator.uniform(0, 1, (4, *(size or 8 for size in each.shape[1:]))).astype(each.dtype),
+        model.input,
+    )
+    outputs = [ops.convert_to_numpy(output) for output in keras.tree.flatten(model(inputs, training=False))]
+    return [
+        output.shape[-1] > 1 and bool(np.all(output >= 0) and np.allclose(output.sum(-1), 1, atol=1e-3))
+        for output in outputs
+    ]

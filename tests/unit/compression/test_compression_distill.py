@@ -1,0 +1,225 @@
+"""distill: what the student is told, and that it is told it once."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_opt.callbacks import ModelCheckpoint
+from keras_opt.compression import ConstantSparsity, PruneLowMagnitude, cache_teacher, distill, sparsity
+from keras_opt.compression.soft_targets import SoftTargets, as_logits, output_kinds
+from keras_opt.core.errors import InputError
+from keras_opt.ensemble import PredictionEnsemble
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 4)).astype("float32")
+Y = RNG.integers(0, 3, 24)
+
+
+def network(units=8, activation="softmax", outputs=3, norm=False, l2=0.0):
+    body = [layers.Dense(units, "relu", name="body", kernel_regularizer=keras.regularizers.L2(l2) if l2 else None)]
+    body += [layers.BatchNormalization(name="norm")] if norm else []
+    return keras.Sequential([keras.Input((4,)), *body, layers.Dense(outputs, activation, name="head")])
+
+
+def compiled(student, teacher, rate=0.1, loss="sparse_categorical_crossentropy", **settings):
+    model = distill(student, teacher, **settings)
+    model.compile(
+        keras.optimizers.SGD(rate), loss, metrics=[] if loss != "sparse_categorical_crossentropy" else ["acc"]
+    )
+    return model
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def divergence(p, q):
+    return (p * np.log(p / q)).sum(-1)
+
+
+def test_soft_targets_are_hinton_s_where_those_of_keras_by_default_are_not():
+    teacher, student = np.float32([[5, 1, -2], [0, 3, 1]]), np.float32([[1, 2, 0], [1, 1, 1]])
+    expected = 16 * divergence(softmax(teacher / 4), softmax(student / 4)).mean()
+    np.testing.assert_allclose(SoftTargets("classification", 4.0)(teacher, student), expected, rtol=1e-5)
+    of_keras = float(keras.distillation.LogitsDistillation(temperature=4.0).compute_loss(teacher, student))
+    assert abs(of_keras / expected - 1) > 0.3, "Keras takes the softmax now: say so in distill's docstring"
+
+
+def test_soft_targets_of_labels_and_of_values():
+    teacher, student = np.float32([[2, -1]]), np.float32([[0, 1]])
+    p, q = (1 / (1 + np.exp(-each / 2)) for each in (teacher, student))
+    expected = 4 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean()
+    np.testing.assert_allclose(SoftTargets("multi_label", 2.0)(teacher, student), expected, rtol=1e-5)
+    np.testing.assert_allclose(SoftTargets("regression", 2.0)(teacher, student), 4.0, rtol=1e-6)
+
+
+def test_the_logits_behind_probabilities():
+    logits = np.float32([[3, -1, 0.5], [0, 0, 9]])
+    found = np.asarray(as_logits(softmax(logits), "softmax"))
+    np.testing.assert_allclose(found - found[:, :1], logits - logits[:, :1], atol=1e-3)
+    np.testing.assert_allclose(as_logits(1 / (1 + np.exp(-logits)), "sigmoid"), logits, atol=1e-2)
+    assert np.asarray(as_logits(logits.astype("float16"), "linear")).dtype == np.float32
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(0, 2, 24)], ids=["", "sample_weight"])
+def test_the_loss_of_a_step_is_the_formula(weights):
+    student, teacher = network(l2=0.1), network(16)
+    told, said = teacher.predict(X, verbose=0), student.predict(X, verbose=0)
+    rows = np.ones(24) if weights is None else weights
+    hard = (rows * -np.log(said[np.arange(24), Y])).mean()
+    soft = 9 * (rows * divergence(softmax(np.log(told) / 3), softmax(np.log(said) / 3))).mean()
+    penalty = 0.1 * (student.get_layer("body").get_weights()[0] ** 2).sum()
+    model = compiled(student, teacher, student_loss_weight=0.2)
+    logs = model.fit(X, Y, batch_size=24, sample_weight=weights, verbose=0).history
+    np.testing.assert_allclose(logs["student_loss"], hard, rtol=1e-4)
+    np.testing.assert_allclose(logs["distillation_loss"], soft, rtol=1e-4)
+    np.testing.assert_allclose(logs["loss"], 0.2 * hard + 0.8 * soft + penalty, rtol=1e-4)
+
+
+def test_one_pass_of_the_student_a_step_and_none_of_the_teacher_in_training_mode():
+    student, teacher = network(norm=True), network(16, norm=True)
+    before = [weight.copy() for weight in teacher.get_weights()]
+    model = compiled(student, teacher, rate=0.0, features={"norm": "norm"})
+    model.fit(X, Y, batch_size=24, verbose=0)
+    mean = student.get_layer("body")(X).numpy().mean(0)
+    np.testing.assert_allclose(student.get_layer("norm").moving_mean, 0.01 * mean, rtol=1e-4, atol=1e-7)
+    assert teacher.trainable
+    for old, new in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not {id(weight) for weight in model.weights} & {id(weight) for weight in teacher.weights}
+
+
+def test_validation_reads_the_labels_alone():
+    student = network()
+    model = compiled(student, network(16))
+    logs = model.fit(X, Y, validation_data=(X, Y), verbose=0).history
+    assert set(logs) == {"loss", "student_loss", "distillation_loss", "acc", "val_loss", "val_acc"}
+    said = student.predict(X, verbose=0)
+    np.testing.assert_allclose(logs["val_loss"], -np.log(said[np.arange(24), Y]).mean(), rtol=1e-4)
+    np.testing.assert_array_equal(model.predict(X, verbose=0), said)
+
+
+def test_features_come_closer_through_a_projection():
+    keras.utils.set_random_seed(0)
+    model = compiled(network(), network(16), features={"body": "body"}, student_loss_weight=0.0)
+    losses = model.fit(X, Y, batch_size=24, epochs=30, verbose=0).history["distillation_loss"]
+    assert losses[-1] < 0.8 * losses[0]
+    assert sorted(weight.name for weight in model.hints[0].weights) == ["offset", "projection"]
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_features_of_another_size_are_resized(rank):
+    shape, convolution = (8,) * rank + (1,), {1: layers.Conv1D, 2: layers.Conv2D}[rank]
+    pooling = {1: layers.GlobalAveragePooling1D, 2: layers.GlobalAveragePooling2D}[rank]
+
+    def model(strides):
+        maps = convolution(3, 3, strides, "same", name="maps")
+        return keras.Sequential([keras.Input(shape), maps, pooling(), layers.Dense(2, "softmax")])
+
+    distilling = compiled(model(2), model(1), features={"maps": "maps"})
+    logs = distilling.fit(np.ones((4, *shape)), np.zeros(4), verbose=0).history
+    assert np.isfinite(logs["distillation_loss"]).all()
+    assert not distilling.hints[0].weights
+
+
+def test_cached_logits_train_as_the_teacher_does():
+    teacher = network(16)
+    weights, students = None, []
+    for cached in (False, True):
+        student = network()
+        student.set_weights(weights or student.get_weights())
+        weights = weights or student.get_weights()
+        model = compiled(student, teacher)
+        if cached:
+            batches = cache_teacher(teacher, X, Y, batch_size=24, seed=0, verbose=0)
+            model.fit(batches, shuffle=False, verbose=0)
+        else:
+            model.fit(X, Y, batch_size=24, verbose=0)
+        students.append(student.get_weights())
+    for first, second in zip(*students, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_what_is_saved_is_the_student(tmp_path):
+    student = network()
+    model = compiled(student, network(16))
+    model.fit(X, Y, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "best.keras", monitor="loss", mode="min")])
+    loaded = keras.models.load_model(tmp_path / "best.keras")
+    assert isinstance(loaded, keras.Sequential)
+    assert loaded.count_params() == student.count_params()
+    np.testing.assert_allclose(loaded.predict(X, verbose=0), student.predict(X, verbose=0), atol=1e-6)
+
+
+def test_pruning_reaches_the_student_alone():
+    student = network()
+    model = compiled(student, network(16), features={"body": "body"})
+    model.fit(X, Y, verbose=0, callbacks=[PruneLowMagnitude(ConstantSparsity(0.5))])
+    assert sparsity(student)["total"] == 0.5
+    assert all(np.all(weight != 0) for weight in model.hints[0].get_weights()[:1])
+
+
+@pytest.mark.parametrize("method", ["mean", "geometric", "weighted", "vote"])
+def test_an_ensemble_teaches(method):
+    teacher = PredictionEnsemble([network(4), network(6)], method)
+    assert output_kinds("distill", "teacher", teacher) == ["softmax"]
+
+
+def test_kinds_of_ends():
+    assert output_kinds("distill", "student", network()) == ["softmax"]
+    assert output_kinds("distill", "student", network(activation="sigmoid")) == ["sigmoid"]
+    assert output_kinds("distill", "student", network(activation=None)) == ["linear"]
+    nested = keras.Sequential([keras.Input((4,)), network(activation=None), layers.Softmax(), layers.Dropout(0.1)])
+    assert output_kinds("distill", "student", nested) == ["softmax"]
+
+
+def test_a_regression_needs_to_be_told():
+    student, teacher = (network(activation=None, outputs=1) for _ in range(2))
+    with pytest.raises(InputError, match="argument `task` must be given where the student ends in no softmax"):
+        distill(student, teacher)
+    model = compiled(student, teacher, loss="mse", task="regression")
+    gap = ((student.predict(X, verbose=0) - teacher.predict(X, verbose=0)) ** 2).mean()
+    logs = model.fit(X, Y, batch_size=24, verbose=0).history
+    np.testing.assert_allclose(logs["distillation_loss"], gap, rtol=1e-4)
+
+
+def test_several_outputs():
+    def two(units):
+        inputs = keras.Input((4,))
+        body = layers.Dense(units)(inputs)
+        heads = {"a": layers.Dense(3, "softmax", name="a")(body), "b": layers.Dense(2, "softmax", name="b")(body)}
+        return keras.Model(inputs, heads)
+
+    model = distill(two(4), two(8))
+    loss = {"a": "sparse_categorical_crossentropy", "b": "sparse_categorical_crossentropy"}
+    model.compile("sgd", loss)
+    logs = model.fit(X, {"a": Y, "b": Y % 2}, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+
+
+MAPS = keras.Sequential([keras.Input((4,)), layers.Reshape((2, 2), name="maps"), layers.Flatten(), network()])
+
+
+@pytest.mark.parametrize(
+    ("teacher", "settings", "message"),
+    [
+        (network(outputs=4), {}, r"argument `teacher` must be a model with the student's outputs of shape \[\(3,\)\]"),
+        (
+            network(),
+            {"features": {"body": "no"}},
+            r"`features` names 'no', which the teacher does not have. It has body",
+        ),
+        (MAPS, {"features": {"body": "maps"}}, "argument `features` must be pairs of layers of as many axes"),
+    ],
+    ids=["classes", "missing layer", "rank"],
+)
+def test_refusals(teacher, settings, message):
+    with pytest.raises(InputError, match=message):
+        distill(network(), teacher, **settings)
+
+
+@pytest.mark.parametrize(("name", "value"), [("teacher", "teacher.keras"), ("features", ["body"])])
+def test_wrong_kinds(name, value):
+    with pytest.raises(TypeError, match=f"argument `{name}` must be a"):
+        distill(**{"student": network(), "teacher": network(), name: value})
