@@ -16,8 +16,11 @@ import tensorflow as tf
 
 def matrices_of(rows: list[list[Any]], like: tf.Tensor) -> tf.Tensor:
     """(B, 3, 3) from its first two rows, whose entries are numbers, scalars or (B,), as `like` is."""
-    numbers = [entry + tf.zeros_like(like) for row in (*rows, (0, 0, 1)) for entry in row]
-    return tf.reshape(tf.stack(numbers, axis=-1), (-1, 3, 3))
+    zeros = tf.zeros_like(like)
+    constant = functools.cache(lambda number: zeros + number)  # few operations: tf.data optimises them in each epoch
+    entries = [entry for row in (*rows, (0, 0, 1)) for entry in row]
+    entries = [entry + zeros if tf.is_tensor(entry) else constant(entry) for entry in entries]
+    return tf.reshape(tf.stack(entries, axis=-1), (-1, 3, 3))
 
 
 def rotations(degrees: tf.Tensor) -> tf.Tensor:
@@ -88,4 +91,4 @@ def inverses(matrices: tf.Tensor) -> tf.Tensor:
 
 def _product(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """The matrix product in full float32: `tf.matmul` rounds to 10 bits on some accelerators."""
-    return tf.reduce_sum(first[:, :, :, tf.newaxis] * second[:, tf.newaxis], axis=2)
+    return tf.reduce_sum(tf.expand_dims(first, 3) * tf.expand_dims(second, 1), axis=2)

@@ -9,10 +9,12 @@ import tensorflow as tf
 from keras_opt.layers.fields import open_fields
 from keras_opt.layers.random_keys import next_key, uniform
 from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
+from keras_opt.layers.takes_fields import takes_fields
 
 
 @keras.saving.register_keras_serializable("keras_opt")
 @saves_its_seed
+@takes_fields()
 class RandomBrightnessFactor(keras.layers.Layer):
     """Multiplies each image in training by a factor of its own, uniform in [low, high), and clips it to 0..255.
 
@@ -33,10 +35,6 @@ class RandomBrightnessFactor(keras.layers.Layer):
         self.factor = tuple(factor)
         self.seed = seed
         self.seed_generator = seed_generator("RandomBrightnessFactor", seed)
-
-    def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Takes what `dataset.map` gives as arguments of their own, labels and sample weights, as part of `inputs`."""
-        return super().__call__((inputs, *others) if others else inputs, **kwargs)
 
     def call(self, inputs: Any, training: bool = True) -> Any:
         if training:

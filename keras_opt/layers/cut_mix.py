@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from keras_opt.core.errors import argument_error, check_choice, is_number
 from keras_opt.layers.fields import as_dtype
-from keras_opt.layers.mixed_labels import check_labelled, check_num_classes, mix_targets, open_mixable
+from keras_opt.layers.mixed_labels import check_labelled, check_num_classes, mix_targets, open_mixable, unmixed
 from keras_opt.layers.mixing_draws import beta, partners
 from keras_opt.layers.random_keys import fold_in, next_key, uniform
 from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
+from keras_opt.layers.takes_fields import takes_fields
 
 _TARGETS = ("labels",)
 _LEAST_ALPHA = 1e-6
@@ -44,6 +45,7 @@ def paste(
 
 @keras.saving.register_keras_serializable("keras_opt")
 @saves_its_seed
+@takes_fields(check_labelled)
 class CutMix(keras.layers.Layer):
     """Pastes a box of another image of the batch into each image, and mixes their labels by area.
 
@@ -112,17 +114,10 @@ class CutMix(keras.layers.Layer):
         self.num_classes = None if num_classes is None else int(num_classes)
         self.seed_generator = seed_generator("CutMix", seed)
 
-    def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Takes what `dataset.map` gives as arguments of their own, labels and sample weights, as part of `inputs`."""
-        inputs = (inputs, *others) if others else inputs
-        check_labelled("CutMix", inputs)
-        return super().__call__(inputs, **kwargs)
-
     def call(self, inputs: Any, training: bool = True) -> Any:
         if training:
             return self.transform(inputs, next_key(self.seed_generator))
-        fields, give_back = open_mixable("CutMix", inputs, self.num_classes, _TARGETS)
-        return give_back(fields | {"images": as_dtype(fields["images"], self.compute_dtype)})
+        return unmixed("CutMix", inputs, self.num_classes, _TARGETS, self.compute_dtype)
 
     def transform(self, inputs: Any, key: tf.Tensor) -> Any:
         """What `call` gives in training, as a function of `inputs` and a key: an int32 tensor of shape (2,)."""

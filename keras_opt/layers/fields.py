@@ -154,7 +154,8 @@ def _check_sizes(layer: str, fields: Mapping[str, Any]) -> None:
     if tf.is_tensor(labels) and labels.shape.rank == 3 and labels.shape[-1] == 4 and not _are_masks(labels, sizes):
         raise InputError(
             f"{layer}: labels with four numbers for each of several things look like boxes. Received: labels of shape "
-            f'{labels.shape}. Give boxes as such: {{"images": images, {_BOXES_FORM}}}.'
+            f'{labels.shape}. Give boxes as such: {{"images": images, {_BOXES_FORM}}}. Labels that do not move with '
+            'the images, such as a sequence, pass with a name of their own: (images, {"sequence": labels}).'
         )
     if tf.is_tensor(labels) and _are_masks(labels, sizes):
         raise InputError(

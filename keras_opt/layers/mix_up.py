@@ -7,10 +7,11 @@ import tensorflow as tf
 
 from keras_opt.core.errors import check_choice, check_positive
 from keras_opt.layers.fields import as_dtype
-from keras_opt.layers.mixed_labels import blend, check_labelled, check_num_classes, mix_targets, open_mixable
+from keras_opt.layers.mixed_labels import blend, check_labelled, check_num_classes, mix_targets, open_mixable, unmixed
 from keras_opt.layers.mixing_draws import beta, partners
 from keras_opt.layers.random_keys import fold_in, next_key
 from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
+from keras_opt.layers.takes_fields import takes_fields
 
 _TARGETS = ("labels", "segmentation_masks")
 
@@ -19,6 +20,7 @@ _blend_images = tf.function(blend, jit_compile=True, autograph=False)  # one pas
 
 @keras.saving.register_keras_serializable("keras_opt")
 @saves_its_seed
+@takes_fields(check_labelled)
 class MixUp(keras.layers.Layer):
     """Blends each image of a batch with another one of it, and their labels in the same shares.
 
@@ -103,17 +105,10 @@ class MixUp(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = seed_generator("MixUp", seed)
 
-    def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Takes what `dataset.map` gives as arguments of their own, labels and sample weights, as part of `inputs`."""
-        inputs = (inputs, *others) if others else inputs
-        check_labelled("MixUp", inputs)
-        return super().__call__(inputs, **kwargs)
-
     def call(self, inputs: Any, training: bool = True) -> Any:
         if training:
             return self.transform(inputs, next_key(self.seed_generator))
-        fields, give_back = open_mixable("MixUp", inputs, self.num_classes, _TARGETS)
-        return give_back(fields | {"images": as_dtype(fields["images"], self.compute_dtype)})
+        return unmixed("MixUp", inputs, self.num_classes, _TARGETS, self.compute_dtype)
 
     def transform(self, inputs: Any, key: tf.Tensor) -> Any:
         """What `call` gives in training, as a function of `inputs` and a key: an int32 tensor of shape (2,)."""

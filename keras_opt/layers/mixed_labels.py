@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_opt.core.errors import InputError, argument_error, check_at_least
-from keras_opt.layers.fields import open_fields
+from keras_opt.layers.fields import as_dtype, open_fields
 
 _RANKS = {"labels": 2, "segmentation_masks": 4}  # of probabilities; class numbers lack the last axis or it is 1
 _SLACK = 1e-3  # the rounding that a softmax in float16 may leave
@@ -59,6 +59,15 @@ def open_mixable(
         if name in fields:
             fields[name] = probabilities(layer, name, fields[name], num_classes)
     return fields, give_back
+
+
+def unmixed(layer: str, inputs: Any, num_classes: int | None, names: Iterable[str], dtype: str) -> Any:
+    """What a layer gives in inference: the images as they are, in `dtype`, and the fields of these `names` unmixed.
+
+    Class numbers become one-hot here too, so that validation data take the same loss.
+    """
+    fields, give_back = open_mixable(layer, inputs, num_classes, names)
+    return give_back(fields | {"images": as_dtype(fields["images"], dtype)})
 
 
 def probabilities(layer: str, name: str, values: tf.Tensor, num_classes: int | None) -> tf.Tensor:

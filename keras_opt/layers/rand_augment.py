@@ -14,6 +14,7 @@ from keras_opt.layers.drawn_operations import draw, on_colours, on_the_view, rec
 from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.random_keys import next_key
 from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
+from keras_opt.layers.takes_fields import takes_fields
 from keras_opt.layers.warp import INTERPOLATIONS, warp
 
 _FILL_MODE = "reflect"  # as in Keras's layer
@@ -21,6 +22,7 @@ _FILL_MODE = "reflect"  # as in Keras's layer
 
 @keras.saving.register_keras_serializable("keras_opt")
 @saves_its_seed
+@takes_fields()
 class RandAugment(keras.layers.Layer):
     """Changes each image by `num_ops` operations that are drawn for it alone, from fourteen.
 
@@ -110,10 +112,6 @@ class RandAugment(keras.layers.Layer):
         self.seed_generator = seed_generator("RandAugment", seed)
         self.data_format = data_format or keras.config.image_data_format()
         self.bounding_box_format = bounding_box_format
-
-    def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Takes what `dataset.map` gives as arguments of their own, labels and sample weights, as part of `inputs`."""
-        return super().__call__((inputs, *others) if others else inputs, **kwargs)
 
     def call(self, inputs: Any, training: bool = True) -> Any:
         if training:

@@ -15,11 +15,13 @@ from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.image_data_generator import check_names, like_image_data_generator
 from keras_opt.layers.random_keys import next_key
 from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
+from keras_opt.layers.takes_fields import takes_fields
 from keras_opt.layers.warp import FILL_MODES, INTERPOLATIONS, resize, warp
 
 
 @keras.saving.register_keras_serializable("keras_opt")
 @saves_its_seed
+@takes_fields()
 class RandomAffine(keras.layers.Layer):
     """Rotates, shifts, shears, zooms and flips each image, in training, by a fresh draw of its own.
 
@@ -183,10 +185,6 @@ class RandomAffine(keras.layers.Layer):
         """
         check_names(arguments)
         return like_image_data_generator(cls, **arguments)
-
-    def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Takes what `dataset.map` gives as arguments of their own, labels and sample weights, as part of `inputs`."""
-        return super().__call__((inputs, *others) if others else inputs, **kwargs)
 
     def call(self, inputs: Any, training: bool = True) -> Any:
         if training:

@@ -11,6 +11,7 @@ from keras_opt.layers.bounding_boxes import check_box_format, move_boxes
 from keras_opt.layers.fields import as_dtype, open_fields
 from keras_opt.layers.random_keys import fold_in, integers, next_key
 from keras_opt.layers.seed_generators import saves_its_seed, seed_generator
+from keras_opt.layers.takes_fields import takes_fields
 from keras_opt.layers.warp import FILL_MODES, fold
 
 
@@ -55,6 +56,7 @@ def crop_all_at(
 
 @keras.saving.register_keras_serializable("keras_opt")
 @saves_its_seed
+@takes_fields()
 class RandomCrop(keras.layers.Layer):
     """Crops each image to a window of `height` by `width` pixels, in training at a random place of its own.
 
@@ -142,10 +144,6 @@ class RandomCrop(keras.layers.Layer):
         self.fill_value = float(fill_value)
         self.bounding_box_format = bounding_box_format
         self.seed_generator = seed_generator("RandomCrop", seed)
-
-    def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Takes what `dataset.map` gives as arguments of their own, labels and sample weights, as part of `inputs`."""
-        return super().__call__((inputs, *others) if others else inputs, **kwargs)
 
     def call(self, inputs: Any, training: bool = True) -> Any:
         if training:

@@ -91,16 +91,17 @@ def _compiled(output_size, interpolation, fill_mode, fill_value, rescale) -> Cal
             return values if rescale is None else tf.cast(values, "float32") * rescale
         if fill_mode == "nearest":
             x, y = (tf.clip_by_value(n, 0, tf.cast(size, "float32") - 1) for n, size in ((x, width), (y, height)))
-        gather = _packed_gather if images.dtype == tf.uint8 and images.shape[-1] in (2, 3, 4) else _float_gather
+        is_packed = images.dtype == tf.uint8 and images.shape[-1] in (2, 3, 4)
+        gather = _packed_gather(pixels) if is_packed else _float_gather(pixels)
         left, top = tf.floor(x), tf.floor(y)
         first = place(left, top)
 
         def read(right, down):
             if fill_mode == "nearest":  # beyond the last row or column, what is read has no share
-                return gather(pixels, first + (down * width + right))
-            return filled(gather(pixels, place(left + right, top + down)), left + right, top + down)
+                return gather(first + (down * width + right))
+            return filled(gather(place(left + right, top + down)), left + right, top + down)
 
-        to_right, to_below = (x - left)[..., tf.newaxis], (y - top)[..., tf.newaxis]
+        to_right, to_below = tf.expand_dims(x - left, -1), tf.expand_dims(y - top, -1)
         above, below = (_between(read(0, down), read(1, down), to_right) for down in (0, 1))
         values = _between(above, below, to_below)
         if rescale is not None:
@@ -113,28 +114,32 @@ def _compiled(output_size, interpolation, fill_mode, fill_value, rescale) -> Cal
 def _input_points(matrices, rows, columns):
     """Where each output pixel is read: x and y, (B, rows, columns)."""
     x = tf.cast(tf.range(columns), "float32")
-    y = tf.cast(tf.range(rows), "float32")[:, tf.newaxis]
-    m = matrices[:, :, :, tf.newaxis, tf.newaxis]
-    return (m[:, i, 0] * x + (m[:, i, 1] * y + m[:, i, 2]) for i in range(2))
+    y = tf.expand_dims(tf.cast(tf.range(rows), "float32"), 1)
+    a, b, right, c, d, down, *_ = tf.unstack(tf.reshape(matrices, (-1, 9, 1, 1)), axis=1)
+    return a * x + (b * y + right), c * x + (d * y + down)
 
 
 def _between(one, other, share):
     return one + (other - one) * share
 
 
-def _float_gather(pixels, places):
-    return tf.cast(tf.gather(pixels, places, batch_dims=1), "float32")
+def _float_gather(pixels):
+    return lambda places: tf.cast(tf.gather(pixels, places, batch_dims=1), "float32")
 
 
-def _packed_gather(pixels, places):
+def _packed_gather(pixels):
     """The same for bytes, with one read a pixel instead of one a channel: 0.7 of the time.
 
     All channels of a pixel go into one integer. XLA computes a sum before the gather, not once more at each read; and
     it fuses the gather with the rest because its result has the shape of the output, channels included.
     """
-    channels = pixels.shape[-1]
-    shifts = tf.range(channels) * 8
-    packed = tf.reduce_sum(tf.cast(pixels, "uint32") * tf.constant([1 << 8 * c for c in range(channels)], "uint32"), -1)
-    places = tf.repeat(places[..., tf.newaxis], channels, axis=-1)
-    bytes_ = tf.bitwise.right_shift(tf.gather(packed, places, batch_dims=1), tf.cast(shifts, "uint32"))
-    return tf.cast(tf.cast(tf.bitwise.bitwise_and(bytes_, tf.constant(255, "uint32")), "int32"), "float32")
+    shifts = [8 * channel for channel in range(pixels.shape[-1])]
+    weights = tf.constant([1 << shift for shift in shifts], "uint32")
+    packed = tf.reduce_sum(tf.cast(pixels, "uint32") * weights, -1)
+
+    def gather(places):
+        places = tf.repeat(tf.expand_dims(places, -1), len(shifts), axis=-1)
+        bytes_ = tf.bitwise.right_shift(tf.gather(packed, places, batch_dims=1), tf.constant(shifts, "uint32"))
+        return tf.cast(tf.cast(tf.bitwise.bitwise_and(bytes_, tf.constant(255, "uint32")), "int32"), "float32")
+
+    return gather

@@ -85,8 +85,8 @@ def finetune(
             `"imagenet"`: EfficientNet scales otherwise for a file.
         dropout: Float in [0, 1), the rate before the classifier.
         classifier_activation: Name of an activation, or `None` for logits.
-        preprocessing: Layers applied to the raw input first, for example augmentation.
-            A saved model with layers of keras_opt in it opens with `keras_opt.load_model`.
+        preprocessing: Layers applied to the raw input first, for example augmentation; beside `weights` such as have
+            none themselves. A saved model with layers of keras_opt in it opens with `keras_opt.load_model`.
         name: Name of the model; that of the backbone by default.
         **arguments: Further arguments of the backbone's function, for example `alpha=0.35`.
 
@@ -114,13 +114,15 @@ def finetune(
     _check_weights(weights)
     inputs = keras.Input(input_shape, name="image")
     x = preprocess("finetune", inputs, preprocessing)
+    if weights is not None:
+        _check_without_weights(keras.Model(inputs, x))
     if input_shape[2] == 1:
         x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
     scaling = next(settings for start, settings in _SCALINGS.items() if re.match(start, network))
     if scaling is not None:
         x = keras.layers.Rescaling(**scaling, name="scale_pixels")(x)
     base = _build(network, x, weights, arguments)
-    if scaling is _CAFFE:
+    if scaling is _CAFFE and weights is not None:
         _turn_round(base)
     base.trainable = weights is None
     x = keras.layers.GlobalAveragePooling2D(name="head_pool")(base.outputs[0])
@@ -148,6 +150,16 @@ def _check_weights(weights):
             "--weights none)."
         )
         raise argument_error("finetune", "weights", str(weights), '"imagenet", a file or None', cure)
+
+
+def _check_without_weights(preprocessing: keras.Model) -> None:
+    """Raise where Keras, which reads a file in the order of the layers, would give the backbone's weights to others."""
+    normalization = keras.layers.Normalization  # without weights it still takes the place of the backbone's own
+    held = [layer.name for layer in preprocessing.layers if layer.weights or isinstance(layer, normalization)]
+    if held:
+        must_be = "layers without weights, where those of the backbone are read from a file"
+        cure = "In place of a Normalization take Rescaling, with a scale and an offset for each channel."
+        raise argument_error("finetune", "preprocessing", held, must_be, cure)
 
 
 def _build(network, x, weights, arguments):

@@ -155,6 +155,14 @@ def test_boxes_have_their_dict():
             open_fields("Layer", (BATCH, labels))
 
 
+def test_a_sequence_of_four_numbers_passes_by_the_way_that_its_error_names():
+    sequence = np.ones((2, 7, 4), "float32")
+    with pytest.raises(InputError, match=r'pass with a name of their own: \(images, {"sequence": labels}\)\.$'):
+        open_fields("Layer", (BATCH, sequence))
+    fields, give_back = open_fields("Layer", (BATCH, {"sequence": sequence}))
+    np.testing.assert_array_equal(give_back(fields)[1]["sequence"], sequence)
+
+
 def test_ragged_images_are_refused():
     images = tf.ragged.stack([BATCH[0], BATCH[1, :2]])
     with pytest.raises(InputError, match=r"Layer: `images` must have one size .* RaggedTensor of shape \(2, None, "):

@@ -264,6 +264,26 @@ def test_bad_arguments(change, message):
         finetune(**{"backbone": "MobileNetV2", "input_shape": (32, 32, 3), "classes": 2, "weights": None, **change})
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [keras.layers.Normalization(mean=[1, 2, 3], variance=[4, 5, 6]), keras.layers.Conv2D(3, 1)],
+    ids=["Normalization", "Conv2D"],
+)
+def test_a_layer_that_would_get_the_weights_of_the_backbone_is_refused(layer, backbone):
+    arguments = {"preprocessing": [keras.layers.RandomFlip(), layer], "alpha": 0.35}
+    message = rf"finetune: argument `preprocessing` must be layers without weights.* Received: .*\['{layer.name}'\]\. "
+    with pytest.raises(InputError, match=message + "In place of a Normalization take Rescaling"):
+        finetune("MobileNetV2", (32, 32, 3), 5, weights=backbone[1], **arguments)
+
+
+def test_random_kernels_are_not_turned_round():
+    adapter = keras.layers.Conv2D(3, 1)
+    adapter.build((None, 32, 32, 3))
+    kernel = np.array(adapter.kernel)
+    finetune("VGG16", (32, 32, 3), 2, None, preprocessing=adapter)
+    np.testing.assert_array_equal(adapter.kernel, kernel)
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(InputError, match="finetune: MobileNetV2 cannot be built with these arguments"):
