@@ -65,7 +65,8 @@ class BackupAndRestore(keras.callbacks.Callback):
     the time that all backups so far have taken is below 1% of the time of training.
 
     Args:
-        backup_dir: The folder of this training and of no other.
+        backup_dir: The folder of this training and of no other. While a process trains with it, and until one that
+            finished has removed its backups, another process on the same machine is refused.
         save_freq: `"epoch"`, or every so many batches instead of by time. Default `"epoch"`.
         double_checkpoint: As in Keras; here the last `keep` backups stay anyway.
         delete_checkpoint: `True` removes the backups of a finished training when the process ends without an uncaught
@@ -78,10 +79,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         verbose: 1 prints from where a training goes on. Default 1.
 
     Raises:
-        InputError: An argument is out of its range; as `fit` begins: the folder cannot be written, its backup is that
-            of another model or of other data (the message says what differs; one from before the first batch holds no
-            work, and is replaced), or an optimizer of the model's own is not built, with `run_eagerly` or several
-            replicas.
+        InputError: An argument is out of its range; as `fit` begins: the folder cannot be written, another live process
+            has it, its backup is that of another model or of other data (the message says what differs; one from before
+            the first batch holds no work, and is replaced), or an optimizer of the model's own is not built, with
+            `run_eagerly` or several replicas.
         RuntimeError: It is not `fit` that trains; Keras's `BackupAndRestore` is in the list too.
 
     Warns:
@@ -164,7 +165,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._check_optimizers()
         self._warn_of_unknown_callbacks()
         clear_if_finished(self._folder)
-        self._folder.check_writable()
+        self._folder.take()
         self._head = {
             "format": _FORMAT,
             "fingerprint": fingerprint(self.model, self._data.description),
@@ -288,7 +289,7 @@ class BackupAndRestore(keras.callbacks.Callback):
                 return state
             if not state["at"]["has_trained"] or (self._folder.is_done and self.delete_checkpoint):
                 self._folder.clear()  # nothing is lost
-                self._folder.check_writable()
+                self._folder.take()
                 return None
             raise self._refusal(f"is another one's: {'; '.join(differing)}")
         return None
@@ -307,7 +308,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             _warn("the backup is from before this model's first step, which it has made: training begins anew with it.")
             self._restored = None
             self._folder.clear()
-            self._folder.check_writable()
+            self._folder.take()
 
     def _restore(self) -> list[str]:
         """Put everything back; the classes of the callbacks that the backup knows nothing of."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_opt.callbacks.backup import folder_lock
 from keras_opt.callbacks.backup.data_position import POSITION_PREFIX
 from keras_opt.core.errors import InputError
 from keras_opt.core.state_files import DamagedFile, read_state, write_state
@@ -28,24 +29,34 @@ class BackupFolder:
         keep: How many of the newest files stay; the newest of an epoch's begin stays too.
 
     Raises:
-        InputError: The folder cannot be made or written.
+        InputError: The folder cannot be made or written, or another live process has it.
     """
 
     def __init__(self, path: str | os.PathLike, keep: int):
         self.path = Path(path).absolute()  # the process may go to another folder
         self._keep = keep
 
-    def check_writable(self) -> None:
-        """Raise an InputError unless a file can be written in the folder."""
+    def take(self) -> None:
+        """Take the folder for this process; raise an InputError if another has it, or no file can be written there."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
-                return
+                is_ours = folder_lock.hold(self.path)
         except OSError as error:
             raise InputError(
                 "BackupAndRestore: argument `backup_dir` must be a folder that can be written. "
                 f"Received: backup_dir={str(self.path)!r} ({error}). Give another one."
             ) from error
+        if not is_ours:
+            raise InputError(
+                "BackupAndRestore: argument `backup_dir` must be the folder of one process. Received: backup_dir="
+                f"{str(self.path)!r}, with which another process that still runs trains or has trained. Wait for it or "
+                "end it, or give another folder."
+            )
+
+    def leave(self) -> None:
+        """Let another process have the folder."""
+        folder_lock.release(self.path)
 
     def write(self, state: dict[str, Any], is_epoch: bool) -> None:
         """Add a backup, and remove those that it makes needless. The training has not come to its end, or not yet."""
@@ -87,6 +98,7 @@ class BackupFolder:
         (self.path / _DONE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
+        self.leave()
 
     def _remove_unfinished(self) -> None:
         for path in self.path.glob(_UNFINISHED_FILES):

@@ -18,10 +18,12 @@ def trainings_before(folder: BackupFolder) -> int:
 
 
 def note_finished(folder: BackupFolder, is_removable: bool) -> None:
-    """A training with `folder` has come to its end."""
+    """A training with `folder` has come to its end; with what this process will remove no other may begin."""
     if is_removable:
         _counts[folder.path] += 1
         _removable[folder.path] = folder
+    else:
+        folder.leave()
 
 
 def clear_if_finished(folder: BackupFolder) -> None:
