@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from keras_opt.cli.kinds import AUGMENTATIONS
 from keras_opt.core.quiet import captured_output
 
 _ROWS = 10
@@ -17,7 +18,7 @@ _PICTURES = (".png", ".svg", ".pdf")
 @click.option("--image-size", type=click.IntRange(min=4), help="Height and width in pixels.  [default: 224]")
 @click.option("--color-mode", type=click.Choice(["rgb", "grayscale"]), help="Colours of the images.  [default: rgb]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
-@click.option("--augment/--no-augment", default=None, help="Flip, turn, shift, zoom images.  [default: augment]")
+@click.option("--augment", type=click.Choice(AUGMENTATIONS), help="What is done to images.  [default: as train]")
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="'balanced' weighs every class alike.")
 @click.option("--mixed-precision", is_flag=True, default=None, help="Compute in float16; for GPUs.")
 @click.option("--device", help="For example cpu or gpu:0.")

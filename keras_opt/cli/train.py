@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from keras_opt.cli.kinds import KINDS
+from keras_opt.cli.kinds import AUGMENTATIONS, KINDS
 from keras_opt.core.quiet import captured_output
 
 _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -24,7 +24,9 @@ _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Length of the one-cycle.  [default: 30]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
 @click.option("--max-learning-rate", type=_POSITIVE, help="Peak of the one-cycle; see lr-find.  [default: 0.004]")
-@click.option("--augment/--no-augment", default=None, help="Flip, turn, shift, zoom images.  [default: augment]")
+@click.option("--augment", type=click.Choice(AUGMENTATIONS), help="Done to training images.  [default: see above]")
+@click.option("--dropout", type=_FRACTION_OR_0, help="Rate before the classifier.  [default: see above]")
+@click.option("--label-smoothing", type=_FRACTION_OR_0, help="Of the optimised run.  [default: see above]")
 @click.option("--quantize", type=click.Choice(KINDS), help="Kind of the device file.  [default: int8]")
 @click.option("--sparsity", type=_FRACTION_OR_0, help="Fraction of weights to prune; 0 skips pruning.  [default: 0.5]")
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="'balanced' weighs every class alike.")
@@ -44,6 +46,11 @@ def command(directory: str | None, recipe_file: str | None, **options: Any) -> N
     keras-opt train --out FOLDER --resume
 
     Example: keras-opt train photos --image-size 96 --epochs 20
+
+    What is left out of --augment, --dropout and --label-smoothing follows from the number of training images: below
+    20,000 affine turns, shifts and flips them a little (up to 64 pixels, without a backbone, cut_mix pastes parts of
+    other images into them instead), above they stay as they are; dropout is 0 (with a pretrained backbone 0.2), label
+    smoothing 0. What was chosen is said before training, and stands in the run's recipe.yaml.
 
     With a backbone its head is trained first, then its upper third, then all of it, each at a tenth of the rate.
 

@@ -233,10 +233,12 @@ def _curves(result: Result) -> list[Curve]:
     norms = Line(_TITLES["optimised"], result.gradients["step"], result.gradients["grad_norm"], series=1)
     smoothing = result.recipe.label_smoothing
     loss_note = f"The optimised loss holds label smoothing of {smoothing:g}: compare accuracies." if smoothing else ""
+    is_augmented = result.recipe.augment != "none"
+    training_note = "The optimised training figures are those of augmented images." if is_augmented else ""
     return [
         Curve("Validation accuracy by CPU time", "CPU seconds", "accuracy", cost),
-        Curve("Accuracy", "epoch", "accuracy", lines("accuracy", "val_accuracy")),
-        Curve("Loss", "epoch", "loss", lines("loss", "val_loss"), note=loss_note),
+        Curve("Accuracy", "epoch", "accuracy", lines("accuracy", "val_accuracy"), note=training_note),
+        Curve("Loss", "epoch", "loss", lines("loss", "val_loss"), note=f"{training_note} {loss_note}".strip()),
         Curve("Learning rate", "epoch", "learning rate", rates),
         Curve("Gradient norm", "update", "L2 norm", [norms], log_y=True),
     ]

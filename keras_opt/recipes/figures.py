@@ -12,7 +12,7 @@ import keras_opt
 from keras_opt.compression.sparsity import sparsity
 from keras_opt.export.interpreter import LiteRTModel
 from keras_opt.export.latency import Latency
-from keras_opt.export.tflite import TFLiteExport
+from keras_opt.export.tflite_export import TFLiteExport
 from keras_opt.models.macs import macs
 from keras_opt.recipes.images import Images
 from keras_opt.recipes.result import Mistaken, SideResult

@@ -14,7 +14,8 @@ from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
 from keras_opt.core.progress import Progress, check_progress
 from keras_opt.export.latency import benchmark
-from keras_opt.export.tflite import TFLiteExport, to_tflite
+from keras_opt.export.tflite import to_tflite
+from keras_opt.export.tflite_export import TFLiteExport
 from keras_opt.models.labelled_file import save_labelled
 from keras_opt.recipes.documents import write_documents
 from keras_opt.recipes.figures import (
@@ -28,6 +29,7 @@ from keras_opt.recipes.figures import (
 from keras_opt.recipes.images import Prepared, image_sizes, prepare
 from keras_opt.recipes.networks import check_network
 from keras_opt.recipes.recipe import Recipe
+from keras_opt.recipes.regularization import settled
 from keras_opt.recipes.result import Result
 from keras_opt.recipes.run_folder import RunFolder
 from keras_opt.recipes.training import Trainer, check_device
@@ -40,7 +42,8 @@ def run(recipe: Recipe, progress: Progress | None = None) -> Result:
 
     The stages: train the plain network and the optimised one on the same batches, prune and fine-tune the optimised
     one, export both, and only then read the test images, once, for the figures. Every decision before that reads
-    validation images. A run that was interrupted or killed keeps its finished stages and a backup of the training that
+    validation images. What the recipe leaves open is chosen by the number of training images, and stands in the recipe
+    of the result. A run that was interrupted or killed keeps its finished stages and a backup of the training that
     it was in; `Recipe(resume=True)` goes on there, and ends with the same bits.
 
     Args:
@@ -66,7 +69,8 @@ def run(recipe: Recipe, progress: Progress | None = None) -> Result:
     progress = progress or Progress()
     with RunFolder(recipe, image_sizes(recipe)) as folder:
         prepared = prepare(recipe, progress)
-        folder.begin()
+        recipe = settled(recipe, len(prepared.train), progress)
+        folder.begin(recipe)
         try:
             return _run(recipe, prepared, folder, progress)
         except OSError as error:

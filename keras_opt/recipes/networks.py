@@ -10,24 +10,16 @@ from keras_opt.core.trainable_flags import let_train
 from keras_opt.models.convnet import convnet
 from keras_opt.models.finetune import finetune
 from keras_opt.recipes.recipe import Recipe
+from keras_opt.recipes.regularization import SMALL, chosen
 
 
-def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, norm: str, augment: bool) -> keras.Model:
+def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, norm: str) -> keras.Model:
     """Build the layer stack of a run, with the pixel scaling inside.
 
-    Both sides of a comparison have the same stack; only `norm` differs. Augmentation stands in the training model and
-    is left out of the one that is saved. A backbone has the norms it has.
+    Both sides of a comparison have the same stack; only `norm` differs. A backbone has the norms it has.
     """
-    augmentation = _augmentation(recipe) if augment else []
     if recipe.backbone is not None:
-        return finetune(
-            recipe.backbone,
-            image_shape,
-            classes,
-            recipe.weights,
-            dropout=recipe.dropout,
-            preprocessing=augmentation,
-        )
+        return finetune(recipe.backbone, image_shape, classes, recipe.weights, dropout=recipe.dropout)
     filters, pooling = _stages(min(image_shape[:2]))
     return convnet(
         filters,
@@ -36,16 +28,16 @@ def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, no
         norm=norm,
         pooling=pooling,
         dropout=recipe.dropout,
-        preprocessing=[keras.layers.Rescaling(1 / 255, name="rescale"), *augmentation],
+        preprocessing=keras.layers.Rescaling(1 / 255, name="rescale"),
     )
 
 
 def shipped(trained: keras.Model, recipe: Recipe, norm: str) -> keras.Model:
-    """The same network in float32 and without augmentation, with the weights of `trained`, built with `norm`."""
+    """The same network in float32, with the weights of `trained`, built with `norm`."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        model = build(recipe, trained.input_shape[1:], trained.output_shape[-1], norm=norm, augment=False)
+        model = build(recipe, trained.input_shape[1:], trained.output_shape[-1], norm=norm)
     finally:
         keras.config.set_dtype_policy(policy)
     set_weights(model, trained.get_weights())
@@ -57,7 +49,7 @@ def check_network(recipe: Recipe) -> None:
     """Raise unless a backbone takes the images of `recipe` and has its weights, before any image is read."""
     if recipe.backbone is not None:
         channels = 1 if recipe.color_mode == "grayscale" else 3
-        build(recipe, (recipe.image_size, recipe.image_size, channels), 2, norm="batch", augment=False)
+        build(chosen(recipe, images=0), (recipe.image_size, recipe.image_size, channels), 2, norm="batch")
 
 
 def unfreezing(model: keras.Model, epochs: int) -> dict[int, str | list[str]]:
@@ -76,7 +68,7 @@ def _stages(pixels: int) -> tuple[tuple[int, ...], str | None]:
     28 pixels give Keras's MNIST example; above 64 pixels a flattened map would hold most of the parameters.
     """
     stages = max(1, min(round(math.log2(max(pixels, 14) / 7)), _most_stages(pixels)))
-    if pixels <= 64:
+    if pixels <= SMALL:
         return tuple(32 * 2**stage for stage in range(stages)), None
     return tuple(min(16 * 2**stage, 256) for stage in range(stages)), "avg"
 
@@ -87,13 +79,3 @@ def _most_stages(pixels: int) -> int:
     while (pixels := (pixels - 2) // 2) >= 1:
         stages += 1
     return stages
-
-
-def _augmentation(recipe: Recipe) -> list[keras.layers.Layer]:
-    """Mild changes that keep what is in a photo; each layer's seed is the recipe's, so runs repeat."""
-    return [
-        keras.layers.RandomFlip("horizontal", seed=recipe.seed, name="flip"),
-        keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", seed=recipe.seed, name="shift"),
-        keras.layers.RandomRotation(15 / 360, fill_mode="nearest", seed=recipe.seed, name="rotate"),
-        keras.layers.RandomZoom(0.1, fill_mode="nearest", seed=recipe.seed, name="zoom"),
-    ]

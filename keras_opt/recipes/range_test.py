@@ -4,6 +4,7 @@ from keras_opt.callbacks.range_test_result import RangeTestResult
 from keras_opt.core.progress import Progress, check_progress
 from keras_opt.recipes.images import prepare
 from keras_opt.recipes.recipe import Recipe
+from keras_opt.recipes.regularization import settled
 from keras_opt.recipes.training import Trainer, check_device
 
 
@@ -25,4 +26,5 @@ def range_test(recipe: Recipe, progress: Progress | None = None) -> RangeTestRes
     check_progress("range_test", progress)
     check_device(recipe)
     progress = progress or Progress()
-    return Trainer(recipe, prepare(recipe, progress), progress).range_test()
+    prepared = prepare(recipe, progress)
+    return Trainer(settled(recipe, len(prepared.train), progress), prepared, progress).range_test()

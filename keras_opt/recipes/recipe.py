@@ -23,7 +23,10 @@ from keras_opt.models.finetune import check_backbone
 
 SAMPLE = "fashion-mnist-sample"
 QUANTIZE_KINDS = ("int8", "dynamic", "float16", "float32")
+AUGMENTATIONS = ("none", "affine", "cut_mix", "affine+cut_mix")
 
+# What may be left open, to be chosen by the number of training images.
+CHOSEN_FIELDS = ("augment", "dropout", "label_smoothing")
 # Where and how a run is written; everything else says what comes out of it.
 _RUN_FIELDS = ("out", "overwrite", "resume")
 
@@ -48,9 +51,13 @@ class Recipe:
         epochs: Int of at least 1, the length of the one-cycle; the plain baseline may take three times as many.
         batch_size: Int of at least 1.
         max_learning_rate: Float above 0, the peak of `OneCycle`.
-        dropout: Fraction in [0, 1) before the classifier.
+        dropout: Fraction in [0, 1) before the classifier. `None`, as for the next two, is chosen by the number of
+            training images and their size (`keras_opt.recipes.regularization` says how and why); the recipe of the
+            result has what was chosen.
         label_smoothing: Fraction in [0, 1), of the optimised run.
-        augment: Whether the optimised run sees flipped, rotated, shifted and zoomed images.
+        augment: What the optimised run does to its training images: `"affine"` turns and shifts them a little and flips
+            half of them left to right, `"cut_mix"` pastes parts of others into them, `"affine+cut_mix"` does both,
+            `"none"` neither.
         class_weight: `"balanced"` weighs every class alike; `None` every image.
         patience: Int of at least 1, epochs without a better validation accuracy after which the optimised run stops.
             `None` takes three fifths of `epochs`: in a one-cycle most of the accuracy comes at the end.
@@ -82,9 +89,9 @@ class Recipe:
     epochs: int = 30
     batch_size: int = 32
     max_learning_rate: float = 0.004
-    dropout: float = 0.5
-    label_smoothing: float = 0.1
-    augment: bool = True
+    dropout: float | None = None
+    label_smoothing: float | None = None
+    augment: str | None = None
     class_weight: str | None = None
     patience: int | None = None
     target_accuracy: float = 0.995
@@ -116,7 +123,8 @@ class Recipe:
         check_at_least("Recipe", "seed", self.seed, 0)
         check_positive("Recipe", "max_learning_rate", self.max_learning_rate)
         for name in ("dropout", "label_smoothing", "sparsity"):
-            check_fraction("Recipe", name, getattr(self, name))
+            if getattr(self, name) is not None or name == "sparsity":
+                check_fraction("Recipe", name, getattr(self, name))
         for name in ("target_accuracy", "max_accuracy_drop"):
             check_fraction("Recipe", name, getattr(self, name), one_allowed=True)
         for name in ("validation_split", "test_split"):
@@ -128,7 +136,8 @@ class Recipe:
         check_choice("Recipe", "color_mode", self.color_mode, ("rgb", "grayscale"))
         check_choice("Recipe", "class_weight", self.class_weight, (None, "balanced"))
         check_choice("Recipe", "quantize", self.quantize, QUANTIZE_KINDS)
-        for name in ("augment", "baseline", "mixed_precision", "overwrite", "resume"):
+        check_choice("Recipe", "augment", self.augment, (None, *AUGMENTATIONS))
+        for name in ("baseline", "mixed_precision", "overwrite", "resume"):
             check_choice("Recipe", name, getattr(self, name), (True, False))
         if self.overwrite and self.resume:
             cure = "Resume goes on with the old run, overwrite starts a new one: choose one."
@@ -153,7 +162,9 @@ class Recipe:
             "epochs": 20,
             "batch_size": 128,
             "max_learning_rate": 0.01,
-            "augment": False,
+            "dropout": 0.5,
+            "label_smoothing": 0.1,
+            "augment": "none",
         }
         return cls(**{**settings, **changes})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
-from keras_opt.recipes.recipe import SAMPLE, Recipe, read_settings
+from keras_opt.recipes.recipe import CHOSEN_FIELDS, SAMPLE, Recipe, read_settings
 
 # Of each folder of images ("data", "test"): the name of every image in it, and its size in bytes.
 ImageSizes = dict[str, dict[str, int]]
@@ -63,9 +63,14 @@ class RunFolder:
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(kept) from error
 
-    def begin(self) -> None:
-        """Start the folder, or go on in it; with `overwrite` an interrupted run in its place goes only now."""
-        if self._recipe.resume:
+    def begin(self, recipe: Recipe) -> None:
+        """Start the folder, or go on in it; with `overwrite` an interrupted run in its place goes only now.
+
+        Args:
+            recipe: That of the run, which no longer leaves anything open.
+        """
+        if recipe.resume:
+            _check_same_settings(recipe, self.path / "recipe.yaml")
             _remove_unfinished_files(self.path)
             return
         with self._writing():
@@ -73,7 +78,7 @@ class RunFolder:
             stages = self._new / self.stages.name
             stages.mkdir()
             write_atomic(stages / _IMAGES, json.dumps(self._images))
-            self._recipe.save(self._new / "recipe.yaml")
+            recipe.save(self._new / "recipe.yaml")
             # A run that is killed here leaves its folder whole or none, and so does the one in its place.
             shutil.rmtree(self._old, ignore_errors=True)
             if self.path.exists():
@@ -244,6 +249,8 @@ def _check_interrupted(partial: Path) -> None:
 def _check_same_settings(recipe: Recipe, saved: Path) -> None:
     before = read_settings(saved)
     for name, value in recipe.settings.items():
+        if name in CHOSEN_FIELDS and value is None:
+            continue  # `begin` compares what will have been chosen
         if _comparable(name, before.get(name)) != _comparable(name, value):
             raise InputError(
                 f"The interrupted run has {name}={before.get(name)!r}, this one {name}={value!r}. Give the settings it "

@@ -27,11 +27,13 @@ from keras_opt.core.progress import Progress
 from keras_opt.core.set_weights import set_weights
 from keras_opt.core.trainable_flags import let_train, without_batch_norm
 from keras_opt.data.arrays import arrays
+from keras_opt.data.augment import augment
 from keras_opt.models.labelled_file import save_labelled
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.interrupts import interrupt_at_batch_end
 from keras_opt.recipes.networks import build, shipped, unfreezing
 from keras_opt.recipes.recipe import Recipe
+from keras_opt.recipes.regularization import augmentation
 from keras_opt.recipes.run_folder import RunFolder
 from keras_opt.recipes.sessions import EpochClock, ResumeNote
 from keras_opt.schedules.one_cycle import OneCycle
@@ -77,7 +79,7 @@ class Trainer:
         )
         with self._session("float32"):
             watch = Stopwatch()
-            model = self._build(norm="none", augment=False)
+            model = self._build(norm="none")
             model.compile(keras.optimizers.Adam(PLAIN_LEARNING_RATE), "categorical_crossentropy", metrics=["accuracy"])
             epochs = self.recipe.epochs * PLAIN_EPOCHS_FACTOR
             facts = self._fit(model, "plain", "none", epochs, watch, [stop])
@@ -109,7 +111,7 @@ class Trainer:
     def range_test(self) -> RangeTestResult:
         """The range test of the network, optimizer and batches of `optimised`."""
         with self._session("mixed_float16" if self.recipe.mixed_precision else "float32"):
-            batches = self._dataset(self.prepared.train, shuffle=True)
+            batches = self._batches(augmented=True)
             return find_learning_rate(self._optimised_model(), batches, progress=self.progress)
 
     def pruned(self, dense: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
@@ -129,7 +131,7 @@ class Trainer:
         )
         with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
             watch = Stopwatch()
-            model = self._build(norm="batch", augment=recipe.augment)
+            model = self._build(norm="batch")
             set_weights(model, dense.get_weights())
             if recipe.is_pretrained:  # it is built frozen
                 let_train(model, without_batch_norm(all_layers(model)))
@@ -145,12 +147,12 @@ class Trainer:
         return model, {**facts, "pruned": True, "decision": change}
 
     def _optimised_model(self) -> keras.Model:
-        model = self._build(norm="batch", augment=self.recipe.augment)
+        model = self._build(norm="batch")
         self._compile(model, OneCycle(self.recipe.max_learning_rate, self._steps(self.recipe.epochs)))
         return model
 
-    def _build(self, *, norm: str, augment: bool) -> keras.Model:
-        return build(self.recipe, self.prepared.image_shape, self.classes, norm=norm, augment=augment)
+    def _build(self, *, norm: str) -> keras.Model:
+        return build(self.recipe, self.prepared.image_shape, self.classes, norm=norm)
 
     def _compile(self, model: keras.Model, learning_rate: Any) -> None:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
@@ -165,7 +167,7 @@ class Trainer:
         try:
             with interrupt_at_batch_end() as interrupt:
                 history = model.fit(
-                    self._dataset(self.prepared.train, shuffle=True),
+                    self._batches(augmented=stage != "plain"),
                     validation_data=self._dataset(self.prepared.validation, shuffle=False),
                     epochs=epochs,
                     callbacks=[backup, EpochClock(watch), LearningRateMonitor(), *callbacks, note, bar, interrupt],
@@ -181,6 +183,11 @@ class Trainer:
             raise
         values = {name: [float(value) for value in values] for name, values in history.history.items()}
         return {"history": values, "resumed": note.is_resumed}
+
+    def _batches(self, *, augmented: bool) -> tf.data.Dataset:
+        batches = self._dataset(self.prepared.train, shuffle=True)
+        layers = augmentation(self.recipe) if augmented else []
+        return augment(batches, layers, self.recipe.seed) if layers else batches
 
     def _dataset(self, images: Images, *, shuffle: bool) -> tf.data.Dataset:
         targets = np.eye(self.classes, dtype=np.float32)[images.labels]

@@ -28,7 +28,7 @@ def disk(tmp_path):
 @pytest.fixture
 def recipe(photos, disk):
     settings = {"data": photos, "image_size": 16, "epochs": 1, "batch_size": 16, "sparsity": 0.0, "baseline": False}
-    return lambda **changes: Recipe(**{**settings, "augment": False, "out": disk / "run", **changes})
+    return lambda **changes: Recipe(**{**settings, "augment": "none", "out": disk / "run", **changes})
 
 
 def fill(disk, left):

@@ -53,7 +53,7 @@ def weights(folder):
 
 @pytest.fixture(scope="module")
 def recipe(photos):
-    return Recipe(data=photos, image_size=16, epochs=8, pruning_epochs=1, batch_size=16, augment=True)
+    return Recipe(data=photos, image_size=16, epochs=8, pruning_epochs=1, batch_size=16, augment="affine+cut_mix")
 
 
 @pytest.fixture(scope="module")

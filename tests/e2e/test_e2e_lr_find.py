@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-SETTINGS = ("--image-size", "16", "--batch-size", "54", "--no-augment")
+SETTINGS = ("--image-size", "16", "--batch-size", "54", "--augment", "none")
 
 
 @pytest.fixture(scope="module")

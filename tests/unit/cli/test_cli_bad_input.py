@@ -8,7 +8,7 @@ import sys
 import pytest
 from image_folders import damage, write_images
 
-SMALL = ("--image-size", 16, "--epochs", 1, "--batch-size", 16, "--no-baseline", "--no-augment", "--sparsity", 0)
+SMALL = ("--image-size", 16, "--epochs", 1, "--batch-size", 16, "--no-baseline", "--augment", "none", "--sparsity", 0)
 
 
 def assert_one_line(result, *parts, status=1, progress=False):
@@ -51,7 +51,7 @@ def assert_one_line(result, *parts, status=1, progress=False):
         (["lr-find", "photos", "--plot", "no/rates.png"], ["--plot: there is no folder 'no'"]),
         (["train", "photos", "--max-learning-rate", "0"], ["'--max-learning-rate': 0.0 is not in the range x>0"]),
         (["bench", "a.tflite", "--runs", "0"], ["'--runs': 0 is not in the range x>=1"]),
-        (["export", "a.keras", "--quantize", "int4"], ["'int4' is not one of"]),
+        (["export", "a.keras", "--quantize", "int3"], ["'int3' is not one of"]),
         (["export", "a.keras"], ["int8 needs --representative, a folder of images or an .npz file"]),
     ],
 )
@@ -230,7 +230,7 @@ def test_other_files_that_are_not_what_they_should_be(cli, tmp_path, model_file)
     assert_one_line(cli("predict", "model.tflite", "image.png"), "model.tflite")
     assert_one_line(cli("predict", model_file, "image.png"), "Image 'image.png' cannot be read", "Give a JPEG")
     result = cli("export", model_file, "--out", "a.tflite", "--representative", "none")
-    assert_one_line(result, "Representative data 'none' does not exist.", "Give a folder of images")
+    assert_one_line(result, "must be a folder of images or a NumPy file", "representative_data='none'")
     result = cli("export", model_file, "--out", "none/a.tflite", "--quantize", "float32")
     assert_one_line(result, "Make none first")
 

@@ -14,6 +14,7 @@ import keras_opt
 from keras_opt.export import LiteRTModel
 from keras_opt.recipes import Recipe
 from keras_opt.recipes.images import image_sizes
+from keras_opt.recipes.regularization import MANY, SMALL
 from keras_opt.recipes.run_folder import RunFolder
 
 COMMANDS = ("demo", "train", "predict", "export", "bench", "lr-find")
@@ -38,6 +39,7 @@ def test_the_help_of_train_states_the_defaults_of_the_recipe(cli):
         assert f"[default: {getattr(recipe, name)}]" in text, name
     for name in ("sparsity", "seed", "max_learning_rate"):
         assert f"[default: {getattr(recipe, name)}]" in text, name
+    assert f"below {MANY:,} affine turns, shifts and flips them a little (up to {SMALL} pixels" in text
 
 
 def test_help_and_mistakes_never_wait_for_tensorflow():
@@ -101,7 +103,7 @@ def test_export_bench_and_predict_with_a_folder(cli, model_file, photos, images)
     result = cli("export", model_file, "--out", "colours.tflite", "--representative", photos)
     assert result.err.splitlines()[-1].startswith("keras-opt: to_tflite: representative_data has 30 rows; under 100")
     assert result.status == 0, result.err
-    for part in ("colours.tflite (int8)", "bytes", "1x16x16x3 int8", "blue, green, red", "of 30 representative inputs"):
+    for part in ("colours.tflite (int8)", "bytes", "1x16x16x3 int8", "blue, green, red", "on 16 rows"):
         assert part in result.out
     assert "blue.png: blue" in cli("predict", "colours.tflite", *images).out
     cli("export", model_file, "--out", "float.tflite", "--quantize", "float32")
@@ -125,12 +127,16 @@ def test_export_reads_npz_and_writes_beside_the_model(cli, model_file, tmp_path)
 
 
 def test_train_with_a_recipe_and_options_that_go_before(cli, photos, tmp_path):
-    settings = Recipe(data="photos", image_size=16, epochs=5, batch_size=8, sparsity=0.0, baseline=False, augment=False)
+    changes = {"sparsity": 0.0, "baseline": False, "augment": "none"}
+    settings = Recipe(data="photos", image_size=16, epochs=5, batch_size=8, **changes)
     settings.save(tmp_path / "mine.yaml")
-    result = cli("train", "--recipe", "mine.yaml", "--epochs", 1, "--quantize", "float16", "--out", "run")
+    options = ("--epochs", 1, "--quantize", "float16", "--dropout", 0.25)
+    result = cli("train", "--recipe", "mine.yaml", *options, "--out", "run")
     assert result.status == 0, result.err
     done = Recipe.load("run/recipe.yaml")
     assert (done.epochs, done.batch_size, done.quantize, done.image_size) == (1, 8, "float16", 16)
+    assert (done.dropout, done.label_smoothing, done.augment) == (0.25, 0.0, "none")
+    assert " training images: label smoothing 0\n" in result.err  # what nobody has set
     assert "run: what was trained" in result.out
     assert "open run/report.html first" in result.out
     assert "keras-opt train --recipe run/recipe.yaml" in (tmp_path / "run/model_card.md").read_text()
@@ -206,7 +212,8 @@ def test_a_mistyped_folder_costs_no_interrupted_run(cli, monkeypatch, photos, tm
 
 
 def test_lr_find_suggests_a_rate_and_draws_the_curve(cli, photos, tmp_path):
-    result = cli("lr-find", "photos", "--image-size", 16, "--batch-size", 27, "--no-augment", "--plot", "rates.png")
+    options = ("--image-size", 16, "--batch-size", 27, "--augment", "none", "--plot", "rates.png")
+    result = cli("lr-find", "photos", *options)
     assert result.status == 0, result.err
     lines = result.out.splitlines()
     command = "Use it: keras-opt train photos --max-learning-rate "

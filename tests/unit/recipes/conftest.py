@@ -20,7 +20,7 @@ def tiny_run(photos, tmp_path):
 
     def tiny(**changes):
         changes = {"data": photos, "image_size": 16, "epochs": 2, "pruning_epochs": 1, "batch_size": 16, **changes}
-        changes = {"baseline": False, "augment": False, "out": tmp_path / "run", **changes}
+        changes = {"baseline": False, "augment": "none", "out": tmp_path / "run", **changes}
         return run(Recipe(**changes), Progress(quiet=True))
 
     return tiny

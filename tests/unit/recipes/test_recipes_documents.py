@@ -1,6 +1,7 @@
 """What the table, the headline and the model card say where a run went another way than hoped."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ from image_folders import write_images
 
 from keras_opt.recipes import Recipe, training
 from keras_opt.recipes.documents import comparison, write_documents
+from keras_opt.recipes.recipe import CHOSEN_FIELDS
+from keras_opt.recipes.regularization import regularization
 
 
 def changed(result, folder, **optimised):
@@ -118,3 +121,12 @@ def test_the_command_makes_the_model_again(finished, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("model.tflite", "plain.tflite", "recipe.yaml"):
         assert (tmp_path / "run" / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+def test_a_run_writes_down_what_was_chosen(finished):
+    settings = json.loads((finished.folder / "result.json").read_text())["settings"]
+    assert {name: settings[name] for name in CHOSEN_FIELDS} == regularization(42, 16, pretrained=False)
+    assert Recipe.load(finished.folder / "recipe.yaml").augment == finished.recipe.augment == "cut_mix"
+    assert "<td>cut_mix</td>" in (finished.folder / "report.html").read_text()
+    assert "| augment | cut_mix |" in (finished.folder / "model_card.md").read_text()
+    assert "training figures are those of augmented images" in (finished.folder / "report.html").read_text()

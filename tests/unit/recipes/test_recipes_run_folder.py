@@ -21,7 +21,7 @@ def out(tmp_path, monkeypatch):
 @contextlib.contextmanager
 def begun(recipe, images=None):
     with RunFolder(recipe, images or {}) as folder:
-        folder.begin()
+        folder.begin(recipe)
         yield folder
 
 
@@ -219,7 +219,8 @@ def test_a_kill_at_any_step_of_the_begin_leaves_a_run_that_can_be_resumed_or_non
     """Only the first `steps` renames, removals, new folders and files of `begin` happen."""
     if overwrite:
         interrupt(Recipe(out=str(out), epochs=1))
-    folder = RunFolder(Recipe(out=str(out), overwrite=overwrite, epochs=2), {})
+    recipe = Recipe(out=str(out), overwrite=overwrite, epochs=2)
+    folder = RunFolder(recipe, {})
     left = [steps]
 
     def killed_after_steps(real):
@@ -237,7 +238,7 @@ def test_a_kill_at_any_step_of_the_begin_leaves_a_run_that_can_be_resumed_or_non
         patch.setattr(shutil, "rmtree", killed_after_steps(shutil.rmtree))
         patch.setattr("keras_opt.core.files.os.fsync", killed_after_steps(os.fsync))
         with contextlib.suppress(KeyboardInterrupt):
-            folder.begin()
+            folder.begin(recipe)
     partial = out.parent / "run.partial"
     if partial.exists():
         recipe = resumed_recipe({"out": str(out), "resume": True})
@@ -287,8 +288,9 @@ def test_a_kill_at_any_step_of_the_end_keeps_the_stages_or_the_whole_run(out, mo
         return call
 
     finish(Recipe(out=str(out), epochs=1))
-    folder = RunFolder(Recipe(out=str(out), overwrite=True, epochs=2), {})
-    folder.begin()
+    recipe = Recipe(out=str(out), overwrite=True, epochs=2)
+    folder = RunFolder(recipe, {})
+    folder.begin(recipe)
     folder.stage("plain", lambda stages: {})
     (folder.path / "result.json").write_text("2")
     monkeypatch.setattr(shutil, "rmtree", killed_after_steps(shutil.rmtree))

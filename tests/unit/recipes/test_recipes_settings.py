@@ -11,6 +11,7 @@ from keras_opt.export import LiteRTModel
 from keras_opt.recipes import Recipe, training
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.networks import build, shipped
+from keras_opt.recipes.regularization import chosen
 from keras_opt.recipes.run_folder import RunFolder
 from keras_opt.recipes.training import Trainer, check_device
 
@@ -70,18 +71,6 @@ def test_pruning_that_costs_too_much_is_taken_back(tiny_run, monkeypatch):
     assert result.optimised.sparsity < 0.1
 
 
-def test_augmentation_is_in_the_training_model_only(tiny_run, fits):
-    result = tiny_run(augment=True, sparsity=0.0)
-    names = [layer.name for layer in fits[0][0].layers]
-    assert {"flip", "shift", "rotate", "zoom"} <= set(names)
-    assert not {"flip", "shift", "rotate", "zoom"} & {layer.name for layer in loaded(result).layers}
-
-
-def test_no_augmentation_leaves_it_out(tiny_run, fits):
-    tiny_run(augment=False, sparsity=0.0)
-    assert "flip" not in [layer.name for layer in fits[0][0].layers]
-
-
 def test_mixed_precision_trains_in_float16_and_ships_float32(tiny_run, fits):
     before = keras.config.dtype_policy().name
     result = tiny_run(mixed_precision=True)
@@ -99,10 +88,10 @@ def test_class_weight_balanced_weighs_every_class_alike(fits, tmp_path):
         return Images(generator.integers(0, 256, (len(labels), 16, 16, 3)).astype(np.uint8), labels)
 
     prepared = Prepared(images([10, 20, 30]), images([2, 2, 2]), lambda: None, ("a", "b", "c"), (), "noise")
-    recipe = Recipe(class_weight="balanced", epochs=1, batch_size=60, augment=False, out=tmp_path / "run")
+    recipe = Recipe(class_weight="balanced", epochs=1, batch_size=60, augment="none", out=tmp_path / "run")
     with RunFolder(recipe, {}) as folder:
-        folder.begin()
-        Trainer(recipe, prepared, Progress(quiet=True), folder).optimised()
+        folder.begin(recipe)
+        Trainer(chosen(recipe, 60), prepared, Progress(quiet=True), folder).optimised()
     _, labels, weights = fits[0][1]
     sums = [float(np.sum(np.where(labels[:, number] == 1, weights, 0))) for number in range(3)]
     assert sums == pytest.approx([20, 20, 20])
@@ -131,9 +120,17 @@ def test_both_sides_are_fed_the_same_batches(tiny_run, fits):
     np.testing.assert_array_equal(plain[1], optimised[1])
 
 
+def test_the_plain_side_sees_the_images_as_they_are(tiny_run, fits):
+    tiny_run(baseline=True, augment="cut_mix", epochs=1, quantize="float32")
+    (_, plain, _), *others = fits
+    assert len(others) == 2
+    assert set(np.unique(plain[1])) == {0.0, 1.0}
+    assert all(len(np.unique(batch[1])) > 2 for _, batch, _ in others)
+
+
 def test_both_sides_have_the_same_layers_but_for_the_norm():
-    recipe = Recipe(image_size=28, augment=False)
-    plain, optimised = (build(recipe, (28, 28, 1), 10, norm=norm, augment=False) for norm in ("none", "batch"))
+    recipe = Recipe.demo()
+    plain, optimised = (build(recipe, (28, 28, 1), 10, norm=norm) for norm in ("none", "batch"))
     names = [layer.name for layer in optimised.layers if not isinstance(layer, keras.layers.BatchNormalization)]
     assert names == [layer.name for layer in plain.layers]
     assert [layer.filters for layer in plain.layers if isinstance(layer, keras.layers.Conv2D)] == [32, 64]
@@ -142,8 +139,8 @@ def test_both_sides_have_the_same_layers_but_for_the_norm():
 @pytest.mark.parametrize("pixels", [4, 9, 28, 65, *map(full, [7, 16, 64, 96, 224])])
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_a_network_fits_every_size_and_ships_with_the_same_answers(pixels, norm):
-    recipe = Recipe(image_size=pixels)
-    trained = build(recipe, (pixels, pixels, 3), 3, norm=norm, augment=True)
+    recipe = Recipe(image_size=pixels, dropout=0.5)
+    trained = build(recipe, (pixels, pixels, 3), 3, norm=norm)
     model = shipped(trained, recipe, norm)
     x = np.random.default_rng(0).integers(0, 256, (2, pixels, pixels, 3)).astype(np.float32)
     np.testing.assert_allclose(model(x, training=False), trained(x, training=False), atol=1e-6)
