@@ -16,6 +16,7 @@ _COMMANDS = {
     "demo": "Train, prune, quantize and export on the embedded images.",
     "train": "The same on a folder of images.",
     "predict": "Name the class of image files.",
+    "compress": "Find the best device file of a .keras file within limits.",
     "export": "Turn a .keras file into a .tflite file.",
     "bench": "Time .tflite files beside one another.",
     "lr-find": "Suggest a learning rate for a folder of images.",
