@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from keras_opt.core.errors import InputError, did_you_mean
@@ -11,12 +11,18 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def also_called(**aliases: str) -> Callable[[Callable[Parameters, Result]], Callable[..., Result]]:
+def also_called(
+    cures: Mapping[str, str] | None = None, /, **aliases: str
+) -> Callable[[Callable[Parameters, Result]], Callable[..., Result]]:
     """A decorator: `also_called(target_size="image_size")` lets `image_size` be given as `target_size` too.
+
+    Args:
+        cures: What to do instead, in a sentence, by the names of arguments that only the other functions have.
+        aliases: Names of arguments by their second names.
 
     Raises:
         InputError: By the decorated function, when an argument is given by both names.
-        TypeError: By it, when there is no argument of a name; its message tells the closest one, or all.
+        TypeError: By it, when there is no argument of a name; its message tells the cure, the closest one, or all.
     """
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[..., Result]:
@@ -35,8 +41,8 @@ def also_called(**aliases: str) -> Callable[[Callable[Parameters, Result]], Call
                     )
                 options[name] = value
             for name in options.keys() - signature.parameters.keys():
-                known = [*signature.parameters, *aliases]
-                raise TypeError(f"{function.__name__}: unexpected argument `{name}`. {did_you_mean(name, known)}")
+                cure = (cures or {}).get(name) or did_you_mean(name, [*signature.parameters, *aliases])
+                raise TypeError(f"{function.__name__}: unexpected argument `{name}`. {cure}")
             return function(*args, **options)
 
         return renamed

@@ -81,7 +81,7 @@ def decode_files(
     def decode(position):
         images[position] = decode_image(paths[position], image_size, channels)
 
-    kept, skipped = _readable(paths, decode, "decode", on_error, max_bad_fraction, progress)
+    kept, skipped, _ = _readable(paths, decode, "decode", on_error, max_bad_fraction, progress)
     for target, position in enumerate(kept):  # close the gaps in place: no second array
         if target != position:
             images[target] = images[position]
@@ -94,11 +94,11 @@ def check_files(
     on_error: Literal["skip", "raise"] = "skip",
     max_bad_fraction: float = 0.1,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, tuple[SkippedFile, ...]]:
+) -> tuple[np.ndarray, tuple[SkippedFile, ...], list[tuple[int, int] | None]]:
     """Look at the begin and the end of each file, in parallel threads, and tell the damaged ones; see `check_image`.
 
     Returns:
-        The positions in `paths` of the good files, and the others.
+        The positions in `paths` of the good files, the others, and the `upright_jpeg_size` of each good one.
 
     Raises:
         InputError: As for `decode_files`.
@@ -148,28 +148,28 @@ def empty_images(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _readable(paths, read, what, on_error, max_bad_fraction, progress):
-    """Call `read(position)` for every file; the positions where it succeeded, and the files where it did not."""
-    kept, skipped = [], []
+    """Call `read(position)` for every file; the positions where it succeeded, the other files, and the results."""
+    kept, skipped, results = [], [], []
 
-    def failure(position):
+    def attempt(position):
         try:
-            read(position)
+            return read(position)
         except (OSError, ValueError) as error:
             return SkippedFile(Path(paths[position]), str(error))
-        return None
 
     pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=what)
     try:
         with (progress or Progress(quiet=True)).stage(what, total=len(paths)) as stage:
-            for position, failed in enumerate(pool.map(failure, range(len(paths)))):
-                if failed is None:
+            for position, result in enumerate(pool.map(attempt, range(len(paths)))):
+                if not isinstance(result, SkippedFile):
                     kept.append(position)
+                    results.append(result)
                 elif on_error == "raise":
-                    raise unreadable(failed)
+                    raise unreadable(result)
                 else:
-                    skipped.append(failed)
+                    skipped.append(result)
                 stage.advance(note=f"{len(skipped)} skipped" if skipped else None)
     finally:
         pool.shutdown(cancel_futures=True)
     check_bad_fraction(skipped, len(paths), max_bad_fraction)
-    return np.array(kept, dtype=np.int64), tuple(skipped)
+    return np.array(kept, dtype=np.int64), tuple(skipped), results

@@ -18,7 +18,7 @@ from keras_opt.data.augment import checked_layers, infer
 from keras_opt.data.balanced_positions import balanced_positions
 from keras_opt.data.class_weights import sample_weights
 from keras_opt.data.decode import decode_image
-from keras_opt.data.decode_like_keras import decode_fast, decode_like_keras
+from keras_opt.data.decode_like_keras import decode_fast, decode_like_keras, jpegs_fast, jpegs_like_keras
 from keras_opt.data.folder_batches import LABEL_MODES, folder_batches
 from keras_opt.data.folder_checks import (
     check_cache,
@@ -37,10 +37,22 @@ from keras_opt.layers.random_affine import RandomAffine
 
 CHANNELS = {"rgb": 3, "grayscale": 1}
 DECODERS = {"exact": decode_like_keras, "fast": decode_fast, "antialiased": decode_image}
+JPEG_DECODERS = {"exact": jpegs_like_keras, "fast": jpegs_fast}
 STATISTICS_IMAGES = 1000
+_CURES = {  # for arguments of Keras's functions
+    "subset": "The call gives both parts: train, validation = image_folder(..., validation_split=0.2).",
+    "shuffle": "Training images are shuffled anew every epoch, validation images never.",
+    "labels": "The folder of an image is its label.",
+    "class_names": "The classes are the sorted names of the folders.",
+    "classes": "The classes are the sorted names of the folders.",
+    "interpolation": "Choose the way to resize by `decode`.",
+    "rescale": "Give augment=RandomAffine(rescale=1 / 255), or normalize='min_max'.",
+    "preprocessing_function": "Put the preprocessing into the model.",
+    "verbose": "Give `progress` to see the files checked.",
+}
 
 
-@also_called(target_size="image_size", class_mode="label_mode")
+@also_called(_CURES, target_size="image_size", class_mode="label_mode")
 def image_folder(
     directory: str | os.PathLike,
     image_size: int | tuple[int, int] = (224, 224),
@@ -173,7 +185,9 @@ def image_folder(
     if validation_split:
         split = stratified_split(index.labels, float(validation_split), seed, index.class_names)
         parts = dict(zip(("training", "validation"), split, strict=True))
-    good, damaged = check_files(index.paths, on_error=on_error, progress=progress)
+    good, damaged, sizes = check_files(index.paths, on_error=on_error, progress=progress)
+    jpeg_sizes = np.zeros((len(index.paths), 2), int)
+    jpeg_sizes[good] = [size or (0, 0) for size in sizes]
     parts = {part: positions[np.isin(positions, good)] for part, positions in parts.items()}
     counts = {part: class_counts(index.labels[positions], index.class_names) for part, positions in parts.items()}
     for part in parts:
@@ -184,6 +198,8 @@ def image_folder(
         index.paths,
         (height, width, CHANNELS[color_mode]),
         DECODERS[decode],
+        decode_jpegs=JPEG_DECODERS.get(decode),
+        jpeg_sizes=jpeg_sizes,
         cache=cache,
         recipe=decode,
         on_error=on_error,

@@ -24,6 +24,9 @@ class ImageStore:
         paths: The files.
         shape: (height, width, channels) of every image.
         decode: From a path, (height, width) and the number of channels to the image.
+        decode_jpegs: From paths, the sizes of their images, (height, width) and the number of channels to those images,
+            as `decode` makes them, but sooner; `None` where any cannot be read. `None` for `decode` alone.
+        jpeg_sizes: (height, width) of the files that `decode_jpegs` may be asked for, 0 for others.
         cache: `"auto"`: in memory, above 2 GiB in a temporary file. `"memory"`. A path: in that file, see `CacheFile`.
             `None`: nowhere, every epoch decodes.
         recipe: Names the pixels that `decode` makes, for the file.
@@ -44,6 +47,8 @@ class ImageStore:
         shape: tuple[int, int, int],
         decode: Callable[[Path, tuple[int, int], int], np.ndarray],
         *,
+        decode_jpegs: Callable[..., np.ndarray | None] | None = None,
+        jpeg_sizes: np.ndarray | None = None,
         cache: str | os.PathLike | None,
         recipe: str,
         on_error: Literal["skip", "raise"],
@@ -53,6 +58,8 @@ class ImageStore:
         self._paths = paths
         self.shape = shape
         self._decode = decode
+        self._decode_jpegs = decode_jpegs
+        self._jpeg_sizes = np.zeros((len(paths), 2), int) if decode_jpegs is None else jpeg_sizes
         self._on_error = on_error
         self._skipped = skipped
         self._damaged = list(damaged)
@@ -79,35 +86,59 @@ class ImageStore:
         if (states == _STORED).all():
             return self._rows[positions], positions
         images = np.empty((len(positions), *self.shape), np.uint8)
-        stored = states == _STORED
-        if stored.any():
-            images[stored] = self._rows[positions[stored]]
-        unread = np.flatnonzero(states == _UNREAD)
-        good = stored.copy()
-        good[unread] = list(self._pool.map(lambda row: self._fill(images[row], positions[row]), unread))
+        good = states == _STORED
+        if good.any():
+            images[good] = self._rows[positions[good]]
+        unread = states == _UNREAD
+        for fill in (self._fill_from_file, self._fill_with_jpegs, self._fill_one_by_one):
+            rows = np.flatnonzero(unread & ~good)
+            good[rows] = fill(images, rows, positions[rows])
         if not good.any():
             raise InputError(f"No image of a batch of {len(positions)} can be read. Remove {self._listed()}.")
         return (images, positions) if good.all() else (images[good], positions[good])
 
-    def _fill(self, image, position):
-        """Put the image of a position into its place in the batch and into the cache; whether it is good."""
-        if self._file is not None and self._file.holds(position):
-            image[:] = self._rows[position]
-            self._states[position] = _STORED
+    # Three ways to put the images of `positions` into these `rows` of a batch; each tells which it did.
+
+    def _fill_from_file(self, images, rows, positions):
+        is_held = np.array([self._file is not None and self._file.holds(position) for position in positions], bool)
+        if is_held.any():
+            images[rows[is_held]] = self._rows[positions[is_held]]
+            self._states[positions[is_held]] = _STORED
+        return is_held
+
+    def _fill_with_jpegs(self, images, rows, positions):
+        is_jpeg = self._jpeg_sizes[positions, 0] > 0
+        if is_jpeg.any():
+            positions = positions[is_jpeg]
+            paths = [self._paths[position] for position in positions]
+            decoded = self._decode_jpegs(paths, self._jpeg_sizes[positions], self.shape[:2], self.shape[2])
+            if decoded is None:  # one of them is damaged
+                return np.zeros(len(rows), bool)
+            images[rows[is_jpeg]] = decoded
+            for position, image in zip(positions, decoded, strict=True):
+                self._keep(position, image)
+        return is_jpeg
+
+    def _fill_one_by_one(self, images, rows, positions):
+        def fill(row, position):
+            try:
+                images[row] = self._decode(self._paths[position], self.shape[:2], self.shape[2])
+            except (OSError, ValueError) as error:
+                self._found_damaged(position, SkippedFile(self._paths[position], str(error)))
+                return False
+            self._keep(position, images[row])
             return True
-        try:
-            image[:] = self._decode(self._paths[position], self.shape[:2], self.shape[2])
-        except (OSError, ValueError) as error:
-            self._found_damaged(position, SkippedFile(self._paths[position], str(error)))
-            return False
+
+        return list(self._pool.map(fill, rows, positions))
+
+    def _keep(self, position, image):
         if self._rows is None:
-            return True
+            return
         if self._file is None:
             self._rows[position] = image
         else:
             self._file.put(position, image)
         self._states[position] = _STORED
-        return True
 
     def _found_damaged(self, position, file):
         if self._on_error == "raise":

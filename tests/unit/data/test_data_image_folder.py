@@ -297,6 +297,8 @@ SIZE_MESSAGE = "argument `image_size` must be an integer of at least 1, or a pai
         ({"cache": False}, "argument `cache` must be 'auto', 'memory', None, or the path of a file in a folder that "),
         ({"augment": False}, "argument `augment` must be layers, True or None. Received: augment=False. Give None"),
         ({"shuffel": True}, "unexpected argument `shuffel`. Choose from directory, image_size,"),
+        ({"subset": "both"}, "unexpected argument `subset`. The call gives both parts: train, validation = "),
+        ({"shuffle": False}, "unexpected argument `shuffle`. Training images are shuffled anew every epoch, "),
         ({"batchsize": 8}, "unexpected argument `batchsize`. Did you mean 'batch_size'?"),
         ({"seed": 1.5}, "argument `seed` must be an integer of at least 0. Received: seed=1.5."),
     ],
@@ -418,6 +420,22 @@ def test_damage_in_the_middle_of_a_file_is_found_when_it_is_read(folder):
     strict, _ = image_folder(folder, (5, 7), on_error="raise", seed=0)
     with pytest.raises(tf.errors.OpError, match=rf"InputError: Cannot read image {re.escape(str(bad))}"):
         collect(strict)
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_a_damaged_jpeg_costs_its_batch_no_other_image(tmp_path, decode):
+    for number in range(24):
+        (tmp_path / f"class_{number % 2}").mkdir(exist_ok=True)
+        Image.new("RGB", (7, 5), (10 * number,) * 3).save(tmp_path / f"class_{number % 2}" / f"{number:02}.jpg")
+    train, _ = image_folder(tmp_path, (5, 7), batch_size=24, decode=decode, cache=None, seed=0)
+    bad = tmp_path / "class_1" / "05.jpg"
+    bad.write_bytes(bad.read_bytes()[:200])
+    with pytest.warns(UserWarning, match=rf"left out the damaged image {re.escape(str(bad))}"):
+        images = collect(train)[0]
+    for found in (images, collect(train)[0]):
+        expected = [10 * number for number in range(24) if number != 5]
+        np.testing.assert_allclose(np.sort(found[:, 2, 3, 0].astype(int)), expected, atol=1)
+    assert [file.path for file in train.skipped] == [bad]
 
 
 class BreakOff(keras.callbacks.Callback):
