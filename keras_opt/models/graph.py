@@ -60,12 +60,15 @@ def trained_calls(model: keras.Model) -> set[str]:
     }
 
 
-def _sources(part: Any) -> list[str]:
-    """The names of the layers whose tensors stand in a part of a serialised call."""
+def histories(part: Any) -> list[tuple[str, int, int]]:
+    """Where the tensors in a part of a serialised call come from: (layer, its call, place in its outputs)."""
     if isinstance(part, dict):
         if part.get("class_name") == "__keras_tensor__":
-            return [part["config"]["keras_history"][0]]
+            return [tuple(part["config"]["keras_history"])]
         part = list(part.values())
-    if isinstance(part, list | tuple):
-        return [source for item in part for source in _sources(item)]
-    return []
+    return [each for item in part for each in histories(item)] if isinstance(part, list | tuple) else []
+
+
+def _sources(part: Any) -> list[str]:
+    """The names of the layers whose tensors stand in a part of a serialised call."""
+    return [name for name, _, _ in histories(part)]

@@ -7,13 +7,16 @@ import keras
 from keras_opt.core.errors import InputError
 from keras_opt.models.graph import calls
 
-# Layers that are not counted: Embedding multiplies nothing, the exporter folds the others into their neighbours, and
-# GroupNormalization is left out as every norm is.
+# Layers that are not counted: Embedding multiplies nothing, BatchNorm and scales are folded into their neighbours by
+# the exporter, and other norms and activations are left out as those are.
 _FREE = (
     keras.layers.BatchNormalization,
     keras.layers.Embedding,
     keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
     keras.layers.Normalization,
+    keras.layers.PReLU,
+    keras.layers.RMSNormalization,
     keras.layers.Rescaling,
 )
 _CONVOLUTIONS = (
@@ -22,16 +25,20 @@ _CONVOLUTIONS = (
     keras.layers.Conv3D,
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,  # the depthwise half has strides; the pointwise half works on what it leaves
+    keras.layers.SeparableConv2D,
 )
 _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+_RECURRENT = (keras.layers.GRU, keras.layers.LSTM, keras.layers.SimpleRNN)
 
 
 def macs(model: keras.Model) -> int:
     """Counts the multiply-accumulates of one forward pass at batch 1.
 
-    Dense layers and convolutions are counted (bias and activation are not, and BatchNorm is taken as folded), which is
-    the figure that mobile papers call MACs or Mult-Adds.
+    Products of weights with values are counted, in dense, convolutional and recurrent layers (at each step) and in
+    attention, there also those of queries with keys and of weights with values. Bias, activation and the products
+    inside of a recurrent cell are not, and BatchNorm is taken as folded. This is the figure that mobile papers call
+    MACs or Mult-Adds.
 
     Args:
         model: A built functional or Sequential model with a fixed input size; nested models are followed.
@@ -49,10 +56,10 @@ def macs(model: keras.Model) -> int:
         cure = "Give a functional or Sequential model; the layers of any other are called where no one can count them."
         raise InputError(f"macs: model `{model.name}` ({type(model).__name__}) has no graph of layers. {cure}")
     graph = calls(model)
-    return sum(_layer_macs(layer, len(graph[layer.name])) for layer in model.layers)
+    return sum(_called_macs(layer, len(graph[layer.name])) for layer in model.layers)
 
 
-def _layer_macs(layer: keras.layers.Layer, times: int) -> int:
+def _called_macs(layer, times):
     if not layer.weights or isinstance(layer, _FREE):
         return 0
     if times > 1:
@@ -60,30 +67,63 @@ def _layer_macs(layer: keras.layers.Layer, times: int) -> int:
         raise InputError(f"macs: layer `{layer.name}` is called {times} times. {cure}")
     if isinstance(layer, keras.Model):
         return macs(layer)
+    inputs = [tensor.shape for tensor in keras.tree.flatten(layer.input)]
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        return _attention_macs(layer, *inputs[:2])
+    return _layer_macs(layer, inputs[0], keras.tree.flatten(layer.output)[0].shape)
+
+
+def _layer_macs(layer, inputs, outputs):
+    """Those of a layer that makes of a tensor of the shape `inputs` one of `outputs`, both with the batch first."""
+    if not layer.weights or isinstance(layer, _FREE):
+        return 0
+    if isinstance(layer, keras.Model):
+        return macs(layer)
+    if isinstance(layer, keras.layers.TimeDistributed):
+        return _product(layer, inputs[1:2]) * _layer_macs(layer.layer, _one_step(inputs), _one_step(outputs))
+    if isinstance(layer, keras.layers.Bidirectional):
+        return sum(_layer_macs(one, inputs, outputs) for one in (layer.forward_layer, layer.backward_layer))
+    if isinstance(layer, _RECURRENT):
+        return _product(layer, inputs[1:2]) * _kernels(layer)
     if isinstance(layer, keras.layers.Dense):
         # A Dense on (batch, ..., n) multiplies its kernel once for every position.
-        return _product(layer, layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
-    if isinstance(layer, _TRANSPOSED):
-        return _positions(layer, layer.input) * math.prod(layer.kernel.shape)
-    if isinstance(layer, _SEPARABLE):
-        # The depthwise half has strides; the pointwise half works on what it leaves.
-        kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-        return _positions(layer, layer.output) * kernels
+        return _product(layer, outputs[1:-1]) * _kernels(layer)
     if isinstance(layer, _CONVOLUTIONS):
-        return _positions(layer, layer.output) * math.prod(layer.kernel.shape)
+        return _positions(layer, outputs) * _kernels(layer)
+    if isinstance(layer, _TRANSPOSED):
+        return _positions(layer, inputs) * _kernels(layer)
     raise InputError(
         f"macs: layer `{layer.name}` ({type(layer).__name__}) has weights, and keras_opt does not know how often "
         "they are multiplied. Count it by hand, or replace it by Dense and convolution layers."
     )
 
 
-def _positions(layer, tensor) -> int:
-    """The spatial positions of `tensor`: its shape without batch and channels."""
-    return _product(layer, tensor.shape[2:] if layer.data_format == "channels_first" else tensor.shape[1:-1])
+def _attention_macs(layer, query, value):
+    """Four projections, the scores of each query with each key, and as many weighted sums of values."""
+    if len(query) != 3 or len(value) != 3:
+        cure = "keras_opt counts attention along one axis: give it tensors of (batch, length, features)."
+        raise InputError(f"macs: layer `{layer.name}` attends to a tensor of the shape {tuple(value)}. {cure}")
+    queries, keys = _product(layer, query[1:2]), _product(layer, value[1:2])
+    sizes = {weight.path.split("/")[-2]: math.prod(weight.shape) for weight in layer.weights if "kernel" in weight.name}
+    projections = queries * (sizes["query"] + sizes["attention_output"]) + keys * (sizes["key"] + sizes["value"])
+    return projections + queries * keys * layer.num_heads * (layer.key_dim + layer.value_dim)
 
 
-def _product(layer, sizes) -> int:
+def _kernels(layer):
+    return sum(math.prod(weight.shape) for weight in layer.weights if weight.name.endswith("kernel"))
+
+
+def _one_step(shape):
+    return (shape[0], *shape[2:])
+
+
+def _positions(layer, shape):
+    """The spatial positions: the shape without batch and channels."""
+    return _product(layer, shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
+
+
+def _product(layer, sizes):
     if None in sizes:
         cure = "Build the model with a fixed input size."
-        raise InputError(f"macs: layer `{layer.name}` has an output of no fixed size, {tuple(sizes)}. {cure}")
+        raise InputError(f"macs: layer `{layer.name}` has a tensor of no fixed size, {tuple(sizes)}. {cure}")
     return math.prod(sizes)

@@ -28,6 +28,13 @@ def model_of(shape, *stack):
         ((5,), layers.Embedding(9, 4), 0),
         ((8, 8, 3), layers.BatchNormalization(), 0),
         ((8, 8, 3), layers.MaxPooling2D(), 0),
+        ((6, 3), layers.LSTM(4), 6 * (3 * 16 + 4 * 16)),
+        ((6, 3), layers.GRU(4, return_sequences=True), 6 * (3 * 12 + 4 * 12)),
+        ((6, 3), layers.SimpleRNN(4), 6 * (3 * 4 + 4 * 4)),
+        ((6, 3), layers.Bidirectional(layers.GRU(4)), 2 * 6 * (3 * 12 + 4 * 12)),
+        ((6, 3), layers.TimeDistributed(layers.Dense(4)), 6 * 3 * 4),
+        ((6, 8, 8, 3), layers.TimeDistributed(layers.Conv2D(4, 3)), 6 * 6 * 6 * 4 * 3 * 3 * 3),
+        ((5,), layers.LayerNormalization(), 0),
     ],
     ids=lambda value: value.name if isinstance(value, layers.Layer) else None,
 )
@@ -48,6 +55,13 @@ def test_nested_models_are_followed():
     assert macs(keras.Model(inputs, inner(layers.Dense(4)(inputs)))) == 5 * 4 + 4 * 3
 
 
+def test_attention_of_three_queries_to_five_values():
+    query, value = keras.Input((3, 8)), keras.Input((5, 6))
+    outputs = layers.MultiHeadAttention(2, key_dim=4, value_dim=7)(query, value)
+    projections = 3 * (8 * 2 * 4) + 5 * (6 * 2 * 4) + 5 * (6 * 2 * 7) + 3 * (2 * 7 * 8)
+    assert macs(keras.Model([query, value], outputs)) == projections + 3 * 5 * 2 * 4 + 3 * 5 * 2 * 7
+
+
 def test_the_reference_network():
     # Keras's MNIST example: 26x26x(3x3x1x32), 11x11x(3x3x32x64), 1600x10.
     assert macs(convnet((32, 64), (28, 28, 1), 10)) == 26 * 26 * 288 + 11 * 11 * 18432 + 16000
@@ -58,8 +72,8 @@ def shared_model():
     return keras.Model(inputs, dense(dense(inputs)))
 
 
-def frozen_recurrent_model():
-    model = model_of((6, 3), layers.LSTM(4, name="memory"))
+def frozen_unknown_model():
+    model = model_of((6, 6, 3), layers.ConvLSTM1D(4, 3, name="memory"))
     model.trainable = False
     return model
 
@@ -74,8 +88,8 @@ class Subclassed(keras.Model):
     ("build", "message"),
     [
         (shared_model, "layer `twin` is called 2 times"),
-        (frozen_recurrent_model, r"layer `memory` \(LSTM\) has weights"),
-        (lambda: model_of((None, None, 3), layers.Conv2D(2, 3, name="conv")), "layer `conv` has an output of no fixed"),
+        (frozen_unknown_model, r"layer `memory` \(ConvLSTM1D\) has weights"),
+        (lambda: model_of((None, None, 3), layers.Conv2D(2, 3, name="conv")), "layer `conv` has a tensor of no fixed"),
         (Subclassed, r"model `free` \(Subclassed\) has no graph of layers"),
     ],
 )
