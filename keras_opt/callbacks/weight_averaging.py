@@ -20,7 +20,7 @@ from keras_opt.core.errors import (
     check_fraction,
     check_positive,
 )
-from keras_opt.core.optimizers import inner, parts
+from keras_opt.core.optimizers import uses_ema
 from keras_opt.models.batch_norms import norms_in
 from keras_opt.models.batches import check_inputs, check_is_repeatable
 from keras_opt.models.reestimate_batch_norm import reestimate_batch_norm as reestimate
@@ -246,8 +246,7 @@ def _statistics_of(model: keras.Model) -> list[keras.Variable]:
 
 
 def _check_optimizer(model: keras.Model) -> None:
-    optimizer = inner(getattr(model, "optimizer", None))
-    if any(getattr(each, "use_ema", False) for each in parts(optimizer) or [optimizer]):
+    if uses_ema(getattr(model, "optimizer", None)):
         raise InputError(
             "WeightAveraging: the optimizer has use_ema=True, which would average the weights a second time. Leave "
             "use_ema out of the optimizer, or leave this callback out."

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_opt.core.errors import argument_error
+
 _KERNEL_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
 
 
@@ -16,12 +18,19 @@ def sparsity(model: keras.Model) -> dict[str, float]:
         Layer path to a fraction in [0, 1], for every layer with a kernel, frozen ones too, and the entry `"total"` over
         all of them.
 
+    Raises:
+        ValueError: `model` is not built.
+
     Example:
         >>> import keras, keras_opt
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")], name="net")
         >>> keras_opt.compression.sparsity(model)
         {'net/head': 0.0, 'total': 0.0}
     """
+    if not isinstance(model, keras.Model) or not model.built:
+        raise argument_error(
+            "sparsity", "model", model, "a built Keras model", "Build it, or call it on a batch, first."
+        )
     zeros: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for kernel in kernels(model):

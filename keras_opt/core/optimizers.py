@@ -13,6 +13,12 @@ def parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimi
     return list(getattr(optimizer, "optimizers", ()))
 
 
+def uses_ema(optimizer: keras.optimizers.Optimizer | None) -> bool:
+    """Whether `optimizer`, or a part of it, averages the weights by itself; `None` does not."""
+    unscaled = inner(optimizer)
+    return any(getattr(each, "use_ema", False) for each in parts(unscaled) or [unscaled])
+
+
 def made_no_update(optimizer: keras.optimizers.Optimizer) -> str:
     """What to say of the optimizer of a model that was trained, it seems, without it."""
     return (

@@ -85,7 +85,7 @@ class WeightAverager(StepPlugin):
             weight, average = tf.convert_to_tensor(entry.weight.value), entry.average
             average.assign_add(step_towards(tf.cast(weight, average.dtype), average.read_value(), step_size))
         if self._lookahead:
-            slow = [tf.cast(entry.average.read_value(), entry.weight.dtype) for entry in averaged]
+            slow = [entry.constrained(entry.average.read_value()) for entry in averaged]
             assign_all([entry.weight for entry in averaged], slow)
 
     def _make_state(self) -> None:
@@ -179,9 +179,7 @@ class WeightAverager(StepPlugin):
     def _write_averages(self) -> None:
         for entry in self._weights.values():
             if entry.average is not None:
-                value = tf.cast(tf.convert_to_tensor(entry.average), entry.weight.dtype)
-                if entry.weight.constraint is not None:
-                    value = entry.weight.constraint(value)
+                value = entry.constrained(tf.convert_to_tensor(entry.average))
                 for part in entry.parts:
                     part.assign(value)
 
@@ -193,6 +191,11 @@ class _Weight:
     weight: keras.Variable
     parts: tuple[tf.Variable, ...]
     average: tf.Variable | None = None
+
+    def constrained(self, average: tf.Tensor) -> tf.Tensor:
+        """What the weight is when it takes the value of its average."""
+        value = tf.cast(average, self.weight.dtype)
+        return value if self.weight.constraint is None else self.weight.constraint(value)
 
 
 def step_towards(weight: tf.Tensor, average: tf.Tensor, step_size: tf.Tensor) -> tf.Tensor:

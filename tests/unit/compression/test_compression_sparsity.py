@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_opt.compression import sparsity
 
@@ -28,3 +29,9 @@ def test_frozen_kernels_count():
 
 def test_a_model_without_kernels_has_no_zeros():
     assert sparsity(keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization()])) == {"total": 0.0}
+
+
+@pytest.mark.parametrize("model", [keras.Sequential([keras.layers.Dense(2)], name="bare"), [], None], ids=type)
+def test_what_has_no_weights_yet_is_refused(model):
+    with pytest.raises(ValueError, match=r"sparsity: argument `model` must be a built Keras model\. Received: model="):
+        sparsity(model)
