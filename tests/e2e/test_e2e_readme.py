@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_opt.compression import sparsity
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -74,3 +76,16 @@ def test_what_the_readme_points_at_is_there():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_lines_on_small_models_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = code_blocks()[3]
+    fewer = code.replace("arrays(x[..., None], y,", "arrays(x[:1280, ..., None], y[:1280],")
+    assert fewer != code
+    names = {}
+    exec(compile(fewer.replace("end_step=100", "end_step=15"), "README.md", "exec"), names)
+    assert names["small"].count_params() < 0.4 * names["teacher"].count_params()
+    assert abs(sparsity(names["small"])["total"] - 0.5) < 1e-3
+    assert (names["file"].input_dtype, names["file"].output_dtype) == ("int8", "int8")
+    assert "of the answers are the same" in capsys.readouterr().out
