@@ -1,8 +1,20 @@
 """Smaller models, inside stock `model.fit`."""
 
+from keras_opt.compression.copy_weights_back import copy_weights_back as copy_weights_back
+from keras_opt.compression.compress import compress as compress
+from keras_opt.compression.compression_recipes import CompressionRecipe as CompressionRecipe
+from keras_opt.compression.compression_result import Candidate as Candidate
+from keras_opt.compression.compression_result import CompressionResult as CompressionResult
 from keras_opt.compression.distill import cache_teacher as cache_teacher
 from keras_opt.compression.distill import distill as distill
+from keras_opt.compression.for_tf_keras import for_tf_keras as for_tf_keras
+from keras_opt.compression.prune_channels import prune_channels as prune_channels
 from keras_opt.compression.prune_low_magnitude import PruneLowMagnitude as PruneLowMagnitude
+from keras_opt.compression.quantize_aware import quantize_aware as quantize_aware
 from keras_opt.compression.sparsity import sparsity as sparsity
 from keras_opt.compression.sparsity_schedules import ConstantSparsity as ConstantSparsity
 from keras_opt.compression.sparsity_schedules import PolynomialSparsity as PolynomialSparsity
+from keras_opt.compression.tfmot_cluster import tfmot_cluster as tfmot_cluster
+from keras_opt.compression.tfmot_prune import tfmot_prune as tfmot_prune
+from keras_opt.compression.tfmot_quantize import tfmot_quantize as tfmot_quantize
+from keras_opt.compression.to_tf_keras import to_tf_keras as to_tf_keras

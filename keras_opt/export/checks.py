@@ -1,33 +1,80 @@
 """What an exported file must show before anybody gets it."""
 
+import collections
 import math
 import os
+import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from keras_opt.core.errors import InputError
+from keras_opt.export.converter import INTEGER_KINDS
 from keras_opt.export.interpreter import LiteRTModel
 from keras_opt.export.model_file import names, schema, unpack
+from keras_opt.export.verification import Verification
 
 VARIABLE_OPERATORS = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}
+KERNEL_TYPES = ("FLOAT32", "FLOAT16", "INT8", "INT4")
+
+LARGEST_SHARE = {  # of the bytes that the kernels take as float32; 1 stands for anything less than all
+    "float16": 0.75,
+    "dynamic": 1.0,
+    "int8": 0.5,
+    "int16x8": 0.5,
+    "int4": 0.25,
+}
+LARGEST_RELATIVE_ERROR = {"float32": 1e-2, "float16": 0.1}  # an integer kind may be as far from Keras as zeros are
 
 
-def check_file(path: str | os.PathLike, quantize: str) -> LiteRTModel:
-    """Return the .tflite file at `path`, run once, or raise what is wrong with it.
+def check_file(path: str | os.PathLike, quantize: str, layers: Collection[str] = ()) -> LiteRTModel:
+    """Return the .tflite file at `path`, ready to run, or raise what is wrong with it.
+
+    Args:
+        path: The file.
+        quantize: The kind that it must be of.
+        layers: The names of the model's layers, one of which an error then names.
 
     Raises:
-        InputError: The file reads variables instead of holding its weights; LiteRT cannot run it; an int8 file
-            computes in float somewhere; quantizing narrowed none of its weights.
+        InputError: The file reads variables instead of holding its weights; LiteRT cannot load it; a file that computes
+            in integers computes in float somewhere; quantizing made its kernels no smaller than it must.
     """
     tree = unpack(Path(path).read_bytes())
     operators, types = names(schema().BuiltinOperator), names(schema().TensorType)
     _check_no_variables(tree, operators)
-    if quantize == "int8":
-        _check_no_float(tree, operators, types)
+    if quantize in INTEGER_KINDS:
+        _check_no_float(tree, operators, types, quantize, layers)
     if quantize != "float32":
         _check_narrowed(tree, types, quantize)
-    model = LiteRTModel(path)
-    model.invoke()
-    return model
+    return LiteRTModel(path)
+
+
+def tensor_types(path: str | os.PathLike) -> dict[str, int]:
+    """How many tensors of the .tflite file at `path` are of each type, the most frequent first."""
+    tree, types = unpack(Path(path).read_bytes()), names(schema().TensorType)
+    counts = collections.Counter(types[tensor.type] for graph in tree.subgraphs for tensor in graph.tensors)
+    return dict(counts.most_common())
+
+
+def check_answers(verification: Verification, quantize: str, model_name: str) -> None:
+    """Raise where the file's answers are not the model's: not where it is merely coarse, but where it is wrong.
+
+    Raises:
+        InputError: An output is not finite, or farther from Keras's than `LARGEST_RELATIVE_ERROR` (for the kinds that
+            it does not name: than zeros would be) and by more than two steps of the output.
+    """
+    largest = LARGEST_RELATIVE_ERROR.get(quantize, 1.0)
+    for each, lsb in zip(verification.outputs, verification.lsb, strict=True):
+        if each.relative_error < largest or each.max_error <= 2 * (lsb or 1e-6):  # NaN passes neither
+            continue
+        raise InputError(
+            f"to_tflite: the {quantize} file of model {model_name!r} does not answer as Keras does: output "
+            f"{each.output!r} has a relative error of {each.relative_error:.2g} (largest difference "
+            f"{each.max_error:.3g}) on {verification.rows} rows. Give representative_data that shows the full range of "
+            "raw inputs, or use quantize='float16'."
+        )
 
 
 def _check_no_variables(tree, operators):
@@ -40,39 +87,55 @@ def _check_no_variables(tree, operators):
         )
 
 
-def _check_no_float(tree, operators, types):
+def _check_no_float(tree, operators, types, quantize, layers):
+    """Float may stand at the very ends, where the caller asked for it: QUANTIZE behind an input, DEQUANTIZE last."""
     islands = []
-    for graph in tree.subgraphs:
+    for position, graph in enumerate(tree.subgraphs):
         floats = {index for index, tensor in enumerate(graph.tensors) if types[tensor.type].startswith("FLOAT")}
+        ends = {*graph.inputs, *graph.outputs} if position == 0 else set()
+        computed = False
         for operator in graph.operators:
             name = operators[tree.operatorCodes[operator.opcodeIndex].builtinCode]
-            if name != "DEQUANTIZE":  # what comes after it is the island
-                islands += [f"{name} at {_name(graph, index)}" for index in operator.outputs if index in floats]
-        if floats and not islands:
-            islands = [_name(graph, index) for index in sorted(floats)]
+            if name == "DEQUANTIZE":  # what comes after it is the island
+                continue
+            for index in floats & set(operator.outputs.tolist()):
+                computed = True
+                islands.append(f"{name} {_place(graph, index, layers)}")
+        if not computed:
+            islands += [_place(graph, index, layers) for index in sorted(floats - ends)]
     if islands:
         more = f" and {len(islands) - 3} more" if len(islands) > 3 else ""
         raise InputError(
-            f"to_tflite: the int8 file computes in float32: {', '.join(islands[:3])}{more}. LiteRT has no int8 kernel "
-            "there. Use another layer in that place (ReLU in place of ELU), or quantize='dynamic'."
+            f"to_tflite: the {quantize} file computes in float32: {', '.join(islands[:3])}{more}. LiteRT has no "
+            "integer kernel there. Use another layer in that place (ReLU in place of ELU), or quantize='dynamic'."
         )
+
+
+def _place(graph, index, layers):
+    """The layer that a tensor comes from, and the tensor: "in layer 'head' ('net/head_1/Elu')"."""
+    name = graph.tensors[index].name.decode()
+    segments = [part for path in name.split(";") for part in path.split("/")]
+    found = [each for part in segments for each in (part, re.sub(r"_\d+$", "", part)) if each in layers]
+    return f"in layer {found[-1]!r} ({name!r})" if found else f"at {name!r}"
 
 
 def _check_narrowed(tree, types, quantize):
-    """Weights must take fewer bytes than as float32: the converter leaves small kernels as they are, unasked."""
+    """Kernels must take fewer bytes than as float32: what the converter cannot narrow it leaves, unasked."""
     stored = as_float = 0
     for graph in tree.subgraphs:
         for tensor in graph.tensors:
-            data = tree.buffers[tensor.buffer].data
-            if data is not None and types[tensor.type] in ("FLOAT32", "FLOAT16", "INT8", "INT4"):
+            data, shape = tree.buffers[tensor.buffer].data, _shape(tensor)
+            if data is not None and types[tensor.type] in KERNEL_TYPES and np.count_nonzero(np.array(shape) > 1) > 1:
                 stored += len(data)
-                as_float += 4 * math.prod([] if tensor.shape is None else tensor.shape.tolist())
-    if stored >= as_float:
+                as_float += 4 * math.prod(shape)
+    share = LARGEST_SHARE[quantize]
+    if stored > share * as_float or stored == as_float > 0:
+        narrowed = "none" if stored == as_float else f"not enough ({stored:,} are left)"
         raise InputError(
-            f"to_tflite: quantize={quantize!r} narrowed none of the {as_float:,} bytes of weights (the converter "
-            "leaves kernels of fewer than 1,024 values in float32). Use quantize='float32', 'float16' or 'int8'."
+            f"to_tflite: quantize={quantize!r} narrowed {narrowed} of the {as_float:,} bytes of weights (small kernels "
+            "are left in float32, and layers without such a form). Use quantize='float32', 'float16' or 'int8'."
         )
 
 
-def _name(graph, index):
-    return repr(graph.tensors[index].name.decode())
+def _shape(tensor: Any) -> list[int]:
+    return [] if tensor.shape is None else tensor.shape.tolist()

@@ -1,18 +1,20 @@
-"""A .tflite file run in LiteRT, the interpreter that devices have, one image at a time."""
+"""A .tflite file run in LiteRT, the interpreter that devices have, one row at a time."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_opt.core.errors import InputError, argument_error, check_at_least
+from keras_opt.core.errors import InputError, check_at_least
 from keras_opt.core.optional import require
 from keras_opt.core.quiet import captured_output
+from keras_opt.export.file_tensors import FileTensor, dequantize, given_as, quantize, rows_by_input
 from keras_opt.export.metadata import read_labels
 
 
 class LiteRTModel:
-    """Runs a .tflite file with one input and one output.
+    """Runs a .tflite file as its Keras model is run.
 
     Inputs are raw (pixels 0..255): they are quantized to the file's input type and outputs are brought back to
     float32, so that float and int8 files are used alike.
@@ -30,72 +32,86 @@ class LiteRTModel:
         self.path = Path(path)
         self.class_names = _labels_of(self.path)
         self._interpreter = _load(self.path, threads)
-        self._input = _only(self._interpreter.get_input_details(), self.path, "inputs")
-        self._output = _only(self._interpreter.get_output_details(), self.path, "outputs")
+        self._input_details = self._interpreter.get_input_details()
+        self._output_details = self._interpreter.get_output_details()
+
+    @property
+    def inputs(self) -> tuple[FileTensor, ...]:
+        """What the file says of each input, in order."""
+        return tuple(map(_file_tensor, self._input_details))
+
+    @property
+    def outputs(self) -> tuple[FileTensor, ...]:
+        """What the file says of each output, in order."""
+        return tuple(map(_file_tensor, self._output_details))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one batch, batch first."""
-        return tuple(int(size) for size in self._input["shape"])
+        return only(self.inputs, "inputs").shape
 
     @property
     def input_dtype(self) -> str:
-        return np.dtype(self._input["dtype"]).name
+        return only(self.inputs, "inputs").dtype
 
     @property
     def output_dtype(self) -> str:
-        return np.dtype(self._output["dtype"]).name
+        return only(self.outputs, "outputs").dtype
 
     @property
     def input_quantization(self) -> tuple[float, int]:
         """Scale and zero point: `real = scale * (stored - zero_point)`; a scale of 0 means no quantization."""
-        return self._input["quantization"]
+        tensor = only(self.inputs, "inputs")
+        return tensor.scale, tensor.zero_point
 
     @property
     def output_quantization(self) -> tuple[float, int]:
         """Scale and zero point of the output, as for the input."""
-        return self._output["quantization"]
+        tensor = only(self.outputs, "outputs")
+        return tensor.scale, tensor.zero_point
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(
+        self, x: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
+    ) -> np.ndarray | list[np.ndarray] | dict[str, np.ndarray]:
         """Return one row of outputs, float32, for each row of raw inputs.
 
         Args:
-            x: Raw inputs, (rows, *input_shape[1:]), of any number type.
+            x: Raw inputs, (rows, *input_shape[1:]), of any number type. For a file with several inputs a list of such
+                arrays in their order, or a dict of them by name.
+
+        Returns:
+            An array. For a file with several outputs a list of arrays in their order; where `x` is a dict, a dict of
+            arrays by name.
 
         Raises:
-            InputError: The rows have another shape than the file's input.
+            InputError: The rows have another shape than the file's inputs.
         """
-        x = np.asarray(x)
-        if x.shape[1:] != self.input_shape[1:] or len(x) == 0:
-            shape = ", ".join(str(size) for size in self.input_shape[1:])
-            cure = "Resize the images and give them a channel axis."
-            raise argument_error("LiteRTModel", "x", x.shape, f"an array of shape (rows, {shape}), rows >= 1", cure)
-        return np.stack([self._predict_row(row) for row in x])
+        columns = rows_by_input("LiteRTModel", x, self.inputs)
+        rows = [self._predict_row(row) for row in zip(*columns, strict=True)]
+        outputs = [np.stack(parts) for parts in zip(*rows, strict=True)]
+        return given_as(x, outputs, self.outputs)
 
     def invoke(self) -> None:
         """Run the file once more on the last row it was given (zeros before the first); for timing."""
         self._interpreter.invoke()
 
     def _predict_row(self, row):
-        stored = quantize(row[np.newaxis], self._input["dtype"], *self.input_quantization)
-        self._interpreter.set_tensor(self._input["index"], stored)
+        for values, details in zip(row, self._input_details, strict=True):
+            stored = quantize(values[np.newaxis], details["dtype"], *details["quantization"])
+            self._interpreter.set_tensor(details["index"], stored)
         self._interpreter.invoke()
-        return dequantize(self._interpreter.get_tensor(self._output["index"])[0], *self.output_quantization)
+        return [
+            dequantize(self._interpreter.get_tensor(details["index"])[0], *details["quantization"])
+            for details in self._output_details
+        ]
 
 
-def quantize(real: np.ndarray, dtype: type, scale: float, zero_point: int) -> np.ndarray:
-    """Return `real` as the file stores it: `round(real / scale) + zero_point`, clipped to the range of `dtype`."""
-    if np.issubdtype(dtype, np.integer) and scale:
-        limits = np.iinfo(dtype)
-        real = np.clip(np.round(real / scale) + zero_point, limits.min, limits.max)
-    return np.asarray(real, dtype)
-
-
-def dequantize(stored: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
-    """Return what a stored value stands for: `scale * (stored - zero_point)`, or itself where there is no scale."""
-    if not scale:
-        return stored.astype(np.float32)
-    return (stored.astype(np.float32) - zero_point) * np.float32(scale)
+def only(tensors: Sequence[FileTensor], kind: str) -> FileTensor:
+    """The one tensor of `tensors`; with several, its properties are read from `inputs` and `outputs`."""
+    if len(tensors) != 1:
+        named = ", ".join(repr(tensor.name) for tensor in tensors)
+        raise InputError(f"The file has {len(tensors)} {kind} ({named}). Read the property `{kind}`, one entry each.")
+    return tensors[0]
 
 
 def _labels_of(path):
@@ -122,7 +138,7 @@ def _one_line(error):
     return " ".join(str(error).split())
 
 
-def _only(details, path, kind):
-    if len(details) != 1:
-        raise InputError(f"LiteRTModel: {path} has {len(details)} {kind}; it must have one input and one output.")
-    return details[0]
+def _file_tensor(details):
+    scale, zero_point = details["quantization"]
+    shape = tuple(int(size) for size in details["shape"])
+    return FileTensor(details["name"], shape, np.dtype(details["dtype"]).name, float(scale), int(zero_point))

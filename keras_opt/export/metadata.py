@@ -7,6 +7,7 @@ Android's code generators, MediaPipe and model viewers read it. The field number
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flatbuffers.number_types import Uint8Flags
 from flatbuffers.table import Table
 
 from keras_opt.core.errors import InputError
-from keras_opt.export.model_file import pack, schema, shorten_names, unpack
+from keras_opt.export.model_file import name_ends, pack, schema, shorten_names, unpack
 
 ENTRY_NAME = "TFLITE_METADATA"
 LABEL_FILE = "labels.txt"
@@ -113,11 +114,28 @@ class ModelMetadata:
     labels: tuple[str, ...] = ()
 
 
-def add_metadata(file: bytes, metadata: ModelMetadata) -> bytes:
-    """Return the .tflite `file` with `metadata` in it and its labels zipped to its end; it grows by about 1 kB."""
+def add_metadata(
+    file: bytes,
+    metadata: ModelMetadata,
+    inputs: Sequence[str] = ("input",),
+    outputs: Sequence[str] = ("probability",),
+    labelled: int = 0,
+) -> bytes:
+    """Return the .tflite `file` with `metadata` in it and its labels zipped to its end; it grows by about 1 kB.
+
+    Args:
+        file: The file.
+        metadata: What it is to say about itself.
+        inputs: Names; where there are several inputs or outputs its tensors get them, and the file a signature.
+        outputs: As `inputs`.
+        labelled: The position in `outputs` of the one that the labels belong to.
+    """
     tree = unpack(file)
     shorten_names(tree)
-    tree.buffers.append(schema().BufferT(data=np.frombuffer(_pack_metadata(metadata), np.uint8)))
+    if max(len(inputs), len(outputs)) > 1:
+        name_ends(tree, inputs, outputs)
+    packed = _pack_metadata(_tree(metadata, inputs, outputs, labelled))
+    tree.buffers.append(schema().BufferT(data=np.frombuffer(packed, np.uint8)))
     tree.metadata = [*(tree.metadata or []), schema().MetadataT(name=ENTRY_NAME, buffer=len(tree.buffers) - 1)]
     return _append_labels(pack(tree), metadata.labels)
 
@@ -153,18 +171,24 @@ def read_metadata(path: str | os.PathLike) -> ModelMetadata:
     )
 
 
-def _pack_metadata(metadata):
+def _pack_metadata(tree):
     builder = flatbuffers.Builder(1024)
-    builder.Finish(_add(builder, _tree(metadata)), IDENTIFIER)
+    builder.Finish(_add(builder, tree), IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _tree(metadata):
+def _tree(metadata, inputs, outputs, labelled):
     """The metadata as nested tables: {field number: text, byte, list or table}."""
-    output = {TensorField.NAME: "probability", TensorField.DESCRIPTION: "One probability per class."}
+    if len(inputs) == 1 and metadata.image is not None:
+        takes = [_input_tree(metadata.image)]
+    else:
+        takes = [{TensorField.NAME: name} for name in inputs]
+    gives = [{TensorField.NAME: name} for name in outputs]
+    if len(outputs) == 1:
+        gives[0][TensorField.DESCRIPTION] = "One probability per class."
     if metadata.labels:
         labels = {FileField.NAME: LABEL_FILE, FileField.DESCRIPTION: "Class names, one a line, in output order."}
-        output[TensorField.FILES] = [{**labels, FileField.TYPE: FileField.TENSOR_AXIS_LABELS}]
+        gives[labelled][TensorField.FILES] = [{**labels, FileField.TYPE: FileField.TENSOR_AXIS_LABELS}]
     return {
         ModelField.NAME: metadata.name,
         ModelField.DESCRIPTION: metadata.description,
@@ -172,14 +196,12 @@ def _tree(metadata):
         ModelField.AUTHOR: metadata.author,
         ModelField.MIN_PARSER_VERSION: MIN_PARSER_VERSION,
         ModelField.SUBGRAPHS: [
-            {SubGraphField.INPUTS: [_input_tree(metadata.image)], SubGraphField.OUTPUTS: [output]},
+            {SubGraphField.INPUTS: takes, SubGraphField.OUTPUTS: gives},
         ],
     }
 
 
 def _input_tree(image):
-    if image is None:
-        return {TensorField.NAME: "input"}
     return {
         TensorField.NAME: image.name,
         TensorField.DESCRIPTION: image.description,

@@ -1,6 +1,7 @@
 """The flatbuffer of a .tflite file, taken apart and put together again."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
@@ -10,6 +11,7 @@ from keras_opt.core.errors import InputError
 from keras_opt.core.optional import require
 
 IDENTIFIER = b"TFL3"
+SIGNATURE = "serving_default"
 BUFFER_ALIGNMENT = 16  # `force_align: 16` of Buffer.data in TFLite's schema.fbs
 
 
@@ -52,6 +54,26 @@ def shorten_names(tree: Any) -> None:
             taken.add(tensor.name)
 
 
+def name_ends(tree: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give the tensors of the first graph's inputs and outputs their names, and the file a signature of them.
+
+    A tensor inside that has such a name gets another.
+    """
+    graph = tree.subgraphs[0]
+    ends = [*zip(graph.inputs, inputs, strict=True), *zip(graph.outputs, outputs, strict=True)]
+    named = {index: name.encode() for index, name in ends}
+    taken = set(named.values())
+    for index, tensor in enumerate(graph.tensors):
+        tensor.name = named.get(index) or _free_name(tensor.name, taken)
+        taken.add(tensor.name)
+    signature = schema().SignatureDefT(signatureKey=SIGNATURE, subgraphIndex=0)
+    signature.inputs, signature.outputs = (
+        [schema().TensorMapT(name=name, tensorIndex=index) for index, name in zip(indices, given, strict=True)]
+        for indices, given in ((graph.inputs, inputs), (graph.outputs, outputs))
+    )
+    tree.signatureDefs = [signature]
+
+
 def names(enumeration: type) -> dict[int, str]:
     """Return {number: name} of one of the schema's enumerations."""
     return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
@@ -64,7 +86,16 @@ def _free_name(name, taken):
 
 
 class _AligningBuilder(flatbuffers.Builder):
+    """Writes vectors that are alike once: the zero points of kernels by channel are 8 bytes of zeros for each."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self._written = {}
+
     def CreateNumpyVector(self, x):
-        if x.dtype == np.uint8:  # the type of Buffer.data
-            self.Prep(BUFFER_ALIGNMENT, x.nbytes)
-        return super().CreateNumpyVector(x)
+        content = x.dtype.str, x.tobytes()
+        if content not in self._written:
+            if x.dtype == np.uint8:  # the type of Buffer.data
+                self.Prep(BUFFER_ALIGNMENT, x.nbytes)
+            self._written[content] = super().CreateNumpyVector(x)
+        return self._written[content]

@@ -10,17 +10,20 @@ from keras_opt.data import decode
 
 TEMPLATE = "predict.py.txt"
 PLACE = "# DECODE_IMAGE\n"
+MODEL = "model.tflite"
 
 
-def write_predict_script(path: str | os.PathLike) -> None:
-    """Write the script that classifies image files with the model.tflite and labels.txt beside it.
+def write_predict_script(path: str | os.PathLike, model: str = "model.tflite") -> None:
+    """Write the script that classifies image files with the .tflite file and labels.txt beside it.
 
     It reads images with the very code that read them in training: the functions of `keras_opt.data.decode`, copied.
 
     Args:
         path: The file to write, `predict.py` in the folder of the model.
+        model: The name of the .tflite file.
     """
     template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    template = template.replace(MODEL, model)
     write_atomic(path, template.replace(PLACE, _functions_of(inspect.getsource(decode))))
 
 

@@ -1,100 +1,90 @@
 """From a Keras 3 model to a .tflite file that was checked before it is handed out."""
 
-import contextlib
 import os
-import re
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_opt.core.all_layers import all_layers
-from keras_opt.core.errors import InputError, argument_error, check_choice
+from keras_opt.core.errors import argument_error, check_choice, kind_error
 from keras_opt.core.files import atomic_path
-from keras_opt.core.quiet import captured_output
-from keras_opt.export.checks import check_file
-from keras_opt.export.group_norms import in_int8_operations
+from keras_opt.core.optional import require
+from keras_opt.core.quantized_ranges import has_quantized_ranges
+from keras_opt.export.agreement import REGRESSION
+from keras_opt.export.checks import check_answers, check_file, tensor_types
+from keras_opt.export.converter import INTEGER_KINDS, convert
 from keras_opt.export.metadata import COLOR_SPACES, ImageField, ImageInput, ModelMetadata, add_metadata
+from keras_opt.export.names import input_names, output_names
+from keras_opt.export.pixels import random_rows
+from keras_opt.export.representative import representative
 from keras_opt.export.sizes import gzip_size
-from keras_opt.models.fold_batch_norm import fold_batch_norm
+from keras_opt.export.tflite_export import TFLiteExport
+from keras_opt.export.verification import compare
+from keras_opt.models.tf_keras_inside import in_keras_3
 
-KINDS = ("float32", "float16", "dynamic", "int8")
-REPRESENTATIVE_ROWS = 200
-FEW_ROWS = 100
-
-
-@dataclass(frozen=True)
-class TFLiteExport:
-    """An exported file and what a program that runs it must know.
-
-    An int8 input `x` is stored as `round(x / input_scale) + input_zero_point`; a stored output `q` stands for
-    `output_scale * (q - output_zero_point)`. In float files the scales and zero points are 0.
-    """
-
-    path: Path
-    quantize: str
-    size_bytes: int
-    gzip_bytes: int
-    input_shape: tuple[int, ...]
-    input_dtype: str
-    input_scale: float
-    input_zero_point: int
-    output_dtype: str
-    output_scale: float
-    output_zero_point: int
-    class_names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        def stored(dtype, scale, zero_point):
-            return dtype if scale == 0 else f"{dtype} (scale {scale:.4g}, zero point {zero_point})"
-
-        takes = stored(self.input_dtype, self.input_scale, self.input_zero_point)
-        gives = stored(self.output_dtype, self.output_scale, self.output_zero_point)
-        shape = " x ".join(map(str, self.input_shape))
-        return (
-            f"{self.path}: {self.quantize}, {self.size_bytes:,} bytes, {self.gzip_bytes:,} with gzip\n"
-            f"input {shape} {takes}, output {gives}, {len(self.class_names)} class names"
-        )
+KINDS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+IO_DTYPES = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}
+VERIFIED_ROWS = 16
 
 
 def to_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     quantize: str = "float32",
-    representative_data: np.ndarray | tf.data.Dataset | None = None,
+    representative_data: Mapping | Iterable | Callable[[], Iterable] | np.ndarray | str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
     name: str | None = None,
     description: str | None = None,
+    io_dtype: str | None = None,
+    metadata: ModelMetadata | None = None,
 ) -> TFLiteExport:
     """Write `model` as a .tflite file for batches of one, with metadata and labels inside, and check it.
 
     The model carries its preprocessing (a `Rescaling` first layer), so the file takes raw inputs, pixels 0..255. The
-    file is checked before it takes its name: it holds its weights, runs in LiteRT, an int8 file is int8 throughout,
-    and a quantized one is narrower than float. What fails is deleted; an older file at `path` stays. How close the
-    file's answers are to the model's: `verify`.
+    file is checked before it takes its name: it holds its weights, runs in LiteRT, computes in integers throughout
+    where its kind says so, its kernels are as narrow as they must be, and its answers are the model's. What fails is
+    deleted, and the error says why; an older file at `path` stays. How close the answers are stands in `verification`;
+    on rows of your own `verify` measures it.
+
+    With several inputs or outputs the file's tensors, and its signature "serving_default", have the names of the
+    model's (the keys where it takes or gives a dict), in its order.
 
     Args:
-        model: A built functional or Sequential Keras 3 model with one input of fixed size and one output. A model
-            trained in mixed precision is exported in float32.
+        model: A built functional or Sequential Keras 3 model whose inputs have a fixed size, or the tf_keras model of
+            `tfmot_quantize`. A model trained in mixed precision is exported in float32.
         path: The file to write, in an existing folder.
         quantize: "float32"; "float16", half the size, computes in float32; "dynamic", int8 weights and float
-            activations; "int8", all in int8, input and output too, the fastest and what microcontrollers need.
-        representative_data: Raw inputs, (rows, *input shape), from which "int8" learns the range of each activation;
-            the other kinds do not read it. 200 rows spread evenly over the array are used; fewer than 100 warn. Or a
-            `tf.data.Dataset` of batches of x or (x, y, ...), which is read until there are 200 rows: give a shuffled
-            one. Show it every class and the full range of pixels.
-        class_names: One name per output, in order; kept in the file.
+            activations; "int8", all in int8, the fastest and what microcontrollers need; "int16x8", int16 activations
+            and int8 weights, slower and closer to float; "int4", four-bit weights and float activations, the smallest
+            (needs `pip install "keras_opt[quantizer]"`). The kinds that compute in integers unroll recurrent layers.
+        representative_data: Raw inputs from which "int8" and "int16x8" learn the range of each activation; the other
+            kinds are only checked on it. A model of `quantize_aware` or `tfmot_quantize` brings its ranges and needs
+            none. One of: an array (rows, *input shape); a list or, by name, a dict of arrays for several inputs; a
+            tuple (x, y) of such data and class numbers; a `tf.data.Dataset`, a generator or another iterable of batches
+            or rows, each x or (x, y, ...), or a function that returns one; the path of a folder of images, or of a .npy
+            or .npz file (arrays named as the inputs, or `x`, and `y`). Of arrays and folders 200 rows spread evenly are
+            used, of batches the first 200: give shuffled ones. Show it every class and the full range of raw values.
+        class_names: One name per output, in order; kept in the file. With several outputs they belong to the first that
+            has as many values.
         name: The model's name in the metadata; `model.name` by default.
         description: What the model does, for the metadata; made from its shapes by default.
+        io_dtype: The type of the inputs and outputs of a file that computes in integers: for "int8" "int8" (default),
+            "uint8" or "float32"; for "int16x8" "int16" (default) or "float32".
+        metadata: All that the file says about itself, in place of `class_names`, `name` and `description`.
 
     Raises:
         InputError: An argument does not fit, or the model cannot be written in this kind; no file is left.
+        ImportError: ai-edge-quantizer is not installed.
 
-    Cost: about 0.1 s for a small convolutional network; "int8" runs the model 200 times more.
+    Warns:
+        UserWarning: There are fewer than 100 representative rows or none of some class; a model cannot be cloned to
+            fold its norms.
+
+    Cost: the first call of a process starts another one for TensorFlow's converter (2 to 3 s, once), so that a crash
+        of it is an error and not the end. Then about 0.2 s for a small convolutional network; the kinds that compute in
+        integers run the model 200 times more.
 
     Example:
         >>> import keras, tempfile
@@ -103,118 +93,45 @@ def to_tflite(
         (1, 8, 8, 1)
     """
     check_choice("to_tflite", "quantize", quantize, KINDS)
-    shape = _input_shape(model)
-    class_names = _checked_names(class_names, model)
+    model = in_keras_3(model)
+    _check_model(model)
+    if quantize == "int16x8" and has_quantized_ranges(model):
+        cure = "Export it as 'int8', or the model that it was made from as 'int16x8'."
+        raise argument_error("to_tflite", "quantize", quantize, "'int8' for a model of quantize_aware", cure)
+    metadata, labelled = _metadata(model, metadata, class_names, name, description)
+    io_dtype = _checked_io_dtype(io_dtype, quantize)
     path = _checked_path(path)
+    if quantize == "int4":
+        require("ai_edge_quantizer", extra="quantizer")
     rows = None
-    if quantize == "int8":
-        _refuse_loops(model)
-        rows = _representative_rows(representative_data, shape)
-    metadata = ModelMetadata(
-        name=name or model.name,
-        description=description or _describe(shape, model.outputs[0].shape),
-        version="1",
-        author="keras_opt",
-        image=_image_input(shape),
-        labels=class_names,
-    )
+    if representative_data is not None or (quantize in INTEGER_KINDS and not has_quantized_ranges(model)):
+        rows = representative("to_tflite", model, representative_data, metadata.labels).rows
+    several = max(len(model.inputs), len(model.outputs)) > 1
+    ends = (input_names(model), output_names(model), labelled) if several else ()
+    calibration = None if has_quantized_ranges(model) else rows
+    file = add_metadata(convert(model, quantize, calibration, io_dtype), metadata, *ends)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(add_metadata(_convert(model, shape, quantize, rows), metadata))
-        checked = check_file(temporary, quantize)
+        temporary.write_bytes(file)
+        checked = check_file(temporary, quantize, {layer.name for layer in all_layers(model)})
+        shown = random_rows(model, VERIFIED_ROWS) if rows is None else _some(rows)
+        unjudged = [REGRESSION] * len(model.outputs)
+        verification = compare(model, checked, shown, [None] * len(unjudged), unjudged)
+        check_answers(verification, quantize, model.name)
     return TFLiteExport(
         path=path,
         quantize=quantize,
         size_bytes=path.stat().st_size,
         gzip_bytes=gzip_size(path),
-        input_shape=checked.input_shape,
-        input_dtype=checked.input_dtype,
-        input_scale=checked.input_quantization[0],
-        input_zero_point=checked.input_quantization[1],
-        output_dtype=checked.output_dtype,
-        output_scale=checked.output_quantization[0],
-        output_zero_point=checked.output_quantization[1],
-        class_names=class_names,
+        inputs=checked.inputs,
+        outputs=checked.outputs,
+        class_names=metadata.labels,
+        tensor_types=tensor_types(path),
+        verification=verification,
     )
 
 
-def _convert(model, shape, quantize, rows):
-    """The .tflite file as bytes; what the converter has to say reaches the user only as the reason of a failure."""
-    folded = _folded(model)
-    if quantize == "int8":
-        folded = in_int8_operations(folded)
-    tf.get_logger()  # binds its handler to the stderr of its first use, which must not be the captured one
-    with captured_output() as log:
-        try:
-            with _float32_policy(folded):
-                return _converter(folded, shape, quantize, rows).convert()
-        except Exception as error:  # the converter raises whatever it meets
-            log.seek(0)
-            reason = _reason(str(error) or log.read())
-            raise InputError(
-                f"to_tflite: model {model.name!r} cannot be written as {quantize}: {reason}. "
-                "Replace the layer that holds this operation by one that LiteRT has."
-            ) from error
-
-
-def _folded(model):
-    """`model` with its norms folded, through max-pooling too, which the converter does not do.
-
-    A model that cannot be cloned (a Lambda layer, an unnamed function as activation) is converted as it is.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # Keras 3.15 on NumPy 2.4
-            return fold_batch_norm(model, unproven="keep")
-    except (TypeError, ValueError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(
-            f"to_tflite: model {model.name!r} cannot be cloned to fold its BatchNormalization ({reason}). The file is "
-            "right; a norm behind a max-pooling costs it two operations.",
-            stacklevel=4,
-        )
-        return model
-
-
-def _converter(model, shape, quantize, rows):
-    def call(image):
-        return model(image, training=False)
-
-    function = tf.function(call, autograph=False).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32))
-    # Without the second argument: given the Keras 3 model, the converter writes a file of variables with no weights.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
-    if quantize != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        converter.representative_dataset = lambda: ([row[np.newaxis]] for row in rows)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-    return converter
-
-
-@contextlib.contextmanager
-def _float32_policy(model):
-    """Let every layer of `model` compute in float32 while the block runs: LiteRT has no float16 kernels on CPUs."""
-    layers = [layer for layer in all_layers(model) if layer.compute_dtype != "float32"]
-    policies = [layer.dtype_policy for layer in layers]
-    try:
-        for layer in layers:
-            layer.dtype_policy = "float32"
-        yield
-    finally:
-        for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
-
-
-def _reason(text):
-    """The line of a converter's message that says what is wrong."""
-    errors = re.findall(r"error: (.+)", text)
-    lines = errors or [line for line in text.splitlines() if line.strip()]
-    return lines[0].strip().rstrip(".") if lines else "the converter gave no reason"
-
-
-def _input_shape(model):
-    """The shape of one input row, or the error that says which model fits."""
+def _check_model(model):
+    """Raise unless the model can be exported, with the error that says which can."""
 
     def refuse(must_be, cure):
         return argument_error("to_tflite", "model", model, must_be, cure)
@@ -224,23 +141,18 @@ def _input_shape(model):
     if not getattr(model, "inputs", None):
         cure = "Make it functional or Sequential and start it with keras.Input(shape)."
         raise refuse("a built functional or Sequential model", cure)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise refuse("a model with one input and one output", "Export its parts as models of their own.")
-    if any(isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy) for layer in model.layers):
+    if any(isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy) for layer in all_layers(model)):
         raise refuse("a float model", "Export the model as it was before model.quantize(), with quantize='int8' here.")
-    shape = tuple(model.inputs[0].shape[1:])
-    if None in shape:
-        raise refuse(f"a model whose input has a fixed size, not {shape}", "Give keras.Input every size but the batch.")
-    return shape
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            must_be = f"a model whose inputs have a fixed size, not {tuple(tensor.shape[1:])}"
+            raise refuse(must_be, "Give keras.Input every size but the batch.")
 
 
-def _refuse_loops(model):
-    """TensorFlow's int8 calibration crashes the whole process on a recurrent layer's loop."""
-    for layer in all_layers(model):
-        if isinstance(layer, keras.layers.RNN) and not layer.unroll:
-            must_be = f"free of recurrent loops for int8, but {layer.name!r} is one"
-            cure = "Use quantize='dynamic' or 'float16'."
-            raise argument_error("to_tflite", "model", model, must_be, cure)
+def _checked_io_dtype(io_dtype, quantize):
+    if io_dtype is not None:
+        check_choice("to_tflite", "io_dtype", io_dtype, IO_DTYPES.get(quantize, ("float32",)))
+    return io_dtype
 
 
 def _checked_path(path):
@@ -250,82 +162,53 @@ def _checked_path(path):
     return path
 
 
-def _checked_names(class_names, model):
-    if class_names is None:
-        return ()
-    names = tuple(class_names)
-    outputs = model.outputs[0].shape[-1]
-    if len(names) != outputs:
-        must_be = f"{outputs} names, one per output of the model"
-        raise argument_error("to_tflite", "class_names", class_names, must_be, f"{len(names)} were given.")
+def _metadata(model, metadata, class_names, name, description):
+    """What the file says about itself, and the position of the output that its labels belong to."""
+    if metadata is None:
+        shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+        metadata = ModelMetadata(
+            name=name or model.name,
+            description=description or _describe(shapes, model.outputs),
+            version="1",
+            author="keras_opt",
+            image=_image_input(shapes),
+            labels=() if class_names is None else tuple(class_names),
+        )
+    elif not isinstance(metadata, ModelMetadata):
+        raise kind_error("to_tflite", "metadata", metadata, "a ModelMetadata", "Give keras_opt.export.ModelMetadata().")
+    elif (class_names, name, description) != (None, None, None):
+        cure = "Give its fields `labels`, `name` and `description` there."
+        raise argument_error("to_tflite", "metadata", metadata, "alone, without what it holds itself", cure)
+    names = metadata.labels
     if not all(isinstance(name, str) and name.splitlines() == [name] for name in names):
         must_be = "texts of one line each"
         raise argument_error("to_tflite", "class_names", class_names, must_be, "Take out empty names and line breaks.")
-    return names
+    counts = [output.shape[-1] for output in model.outputs]
+    if class_names is None and not names:
+        return metadata, 0
+    if len(names) not in counts:
+        must_be = f"{' or '.join(map(str, counts))} names, one per output of the model"
+        raise argument_error("to_tflite", "class_names", names, must_be, f"{len(names)} were given.")
+    return metadata, counts.index(len(names))
 
 
-def _representative_rows(data, shape):
-    """At most 200 rows, spread evenly, as float32."""
-    wanted = f"an array of raw inputs of shape (rows, {', '.join(map(str, shape))}), rows >= 1"
-    cure = "Give about 200 training images as they are before preprocessing, or a tf.data.Dataset of batches of them."
-
-    def refuse(received, must_be=wanted):
-        return argument_error("to_tflite", "representative_data", received, must_be, cure)
-
-    if data is None:
-        raise refuse(None)
-    if isinstance(data, tf.data.Dataset):
-        specification = _x_of(data.element_spec)
-        if not isinstance(specification, tf.TensorSpec) or not specification.shape[1:].is_compatible_with(shape):
-            raise refuse(data.element_spec)
-        data = _first_rows(data, shape)
-    elif not (hasattr(data, "__array__") or isinstance(data, list | tuple)):
-        raise refuse(type(data).__name__)
-    try:
-        data = np.asarray(data)
-    except ValueError as error:  # rows of several shapes
-        raise refuse(type(data).__name__) from error
-    if data.shape[1:] != shape or len(data) == 0:
-        raise refuse(data.shape)
-    # Chosen before anything else is done to them: the array may be larger than memory.
-    rows = data[np.linspace(0, len(data) - 1, min(len(data), REPRESENTATIVE_ROWS)).round().astype(int)]
-    if rows.dtype.kind not in "uif" or not np.isfinite(rows).all():
-        raise refuse(rows.dtype.name, "finite numbers")
-    if len(rows) < FEW_ROWS:
-        warnings.warn(
-            f"to_tflite: representative_data has {len(rows)} rows; under {FEW_ROWS} the int8 ranges may be too narrow. "
-            f"Give {REPRESENTATIVE_ROWS} if you can.",
-            stacklevel=3,
-        )
-    return rows.astype(np.float32)
-
-
-def _first_rows(dataset, shape):
-    """The first 200 rows of `dataset` or somewhat more: whole batches; those of a shape that does not fit end it."""
-    batches, count = [np.zeros((0, *shape), np.float32)], 0
-    for batch in dataset:
-        x = _x_of(batch).numpy()
-        if x.shape[1:] != shape:
-            return x
-        batches.append(x)
-        count += len(x)
-        if count >= REPRESENTATIVE_ROWS:
-            break
-    return np.concatenate(batches)
-
-
-def _x_of(batch):
-    return keras.utils.unpack_x_y_sample_weight(batch)[0]
-
-
-def _image_input(shape):
-    """The metadata of an image input; `None` where the input is no image."""
-    if len(shape) != 3 or shape[-1] not in COLOR_SPACES:
+def _image_input(shapes):
+    """The metadata of an image input; `None` where the input is no image, or one of several."""
+    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][-1] not in COLOR_SPACES:
         return None
-    color_space = COLOR_SPACES[shape[-1]]
+    height, width, channels = shapes[0]
+    color_space = COLOR_SPACES[channels]
     colors = "grey" if color_space == ImageField.GRAYSCALE else "RGB"
-    return ImageInput("image", f"{shape[0]} x {shape[1]} {colors} pixels, raw 0..255.", color_space)
+    return ImageInput("image", f"{height} x {width} {colors} pixels, raw 0..255.", color_space)
 
 
-def _describe(shape, output_shape):
-    return f"{' x '.join(map(str, shape))} input to {output_shape[-1]} outputs."
+def _describe(shapes, outputs):
+    takes = " and ".join(" x ".join(map(str, shape)) for shape in shapes)
+    return f"{takes} input to {' and '.join(str(output.shape[-1]) for output in outputs)} outputs."
+
+
+def _some(rows):
+    """A few of the rows of each input, spread evenly."""
+    count = len(rows[0])
+    chosen = np.linspace(0, count - 1, min(count, VERIFIED_ROWS)).round().astype(int)
+    return [column[chosen] for column in rows]

@@ -1,12 +1,21 @@
 """The device file beside the Keras model that it was made from."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_opt.export.agreement import CLASSIFICATION, Agreement, agreement, check_task
+from keras_opt.export.converter import call_on, float32_policy, input_dtype
+from keras_opt.export.file_tensors import rows_by_input
 from keras_opt.export.interpreter import LiteRTModel
+from keras_opt.export.names import output_names
+from keras_opt.models.tf_keras_inside import in_keras_3
+
+BATCH_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -14,50 +23,120 @@ class Verification:
     """How close a file's answers are to its model's.
 
     Args:
-        argmax_agreement: Fraction of rows in [0, 1] for which both name the same class.
-        max_error: Largest absolute difference between two outputs.
-        max_error_lsb: The same in steps of the file's output (its scale); `None` for a file with float outputs.
+        outputs: For each output of the model, in order, how far the two agree.
+        lsb: For each output the step of the file's output (its scale); `None` for a file with float outputs.
         rows: How many rows were compared.
     """
 
-    argmax_agreement: float
-    max_error: float
-    max_error_lsb: float | None
+    outputs: tuple[Agreement, ...]
+    lsb: tuple[float | None, ...]
     rows: int
 
+    @property
+    def argmax_agreement(self) -> float | None:
+        """The fraction of rows for which both give the same answer, the least of all outputs; `None` without any."""
+        same = [each.same_answer for each in self.outputs if each.same_answer is not None]
+        return min(same, default=None)
+
+    @property
+    def relative_error(self) -> float:
+        """`||file - Keras|| / ||Keras||`, the largest of all outputs."""
+        return max(each.relative_error for each in self.outputs)
+
+    @property
+    def max_error(self) -> float:
+        """The largest absolute difference between two values of any output."""
+        return max(each.max_error for each in self.outputs)
+
+    @property
+    def max_error_lsb(self) -> float | None:
+        """The largest difference in steps of the file's output; `None` for a file with float outputs."""
+        steps = [each.max_error / lsb for each, lsb in zip(self.outputs, self.lsb, strict=True) if lsb]
+        return max(steps, default=None)
+
     def __str__(self) -> str:
-        steps = "" if self.max_error_lsb is None else f" ({self.max_error_lsb:.3g} steps of the file's output)"
-        same = f"{self.argmax_agreement:.2%} of {self.rows:,} rows name the same class"
-        return f"{same}; largest difference of an output {self.max_error:.3g}{steps}"
+        lines = []
+        for each, lsb in zip(self.outputs, self.lsb, strict=True):
+            steps = f" ({each.max_error / lsb:.3g} steps of the file's output)" if lsb else ""
+            lines.append(f"{each.output}, {self.rows:,} rows: {each}{steps}")
+        return "\n".join(lines)
 
 
-def verify(model: keras.Model, path: str | os.PathLike, x: np.ndarray) -> Verification:
+def verify(
+    model: keras.Model,
+    path: str | os.PathLike,
+    x: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray],
+    y: Any = None,
+    task: str | keras.metrics.Metric | Sequence[Any] | Mapping[str, Any] = CLASSIFICATION,
+) -> Verification:
     """Run the .tflite file at `path` and `model` on the same raw inputs and compare their outputs.
 
-    A single output (a sigmoid unit) names its class by being above 0.5.
-
     Args:
-        model: The Keras model that the file was made from.
+        model: The Keras model that the file was made from, or the tf_keras one of `tfmot_quantize`.
         path: The .tflite file.
-        x: Raw inputs, (rows, *input shape), as both take them.
+        x: Raw inputs, (rows, *input shape), as both take them; a list or dict of them for several inputs.
+        y: Targets, which add the metric of both; a list or dict of them for several outputs.
+        task: What the outputs are for. "classification" and "segmentation" compare the likeliest class (of a single
+            unit whether it is above 0.5), "multi_label" each label at 0.5, "regression" nothing but the errors; or a
+            `keras.metrics.Metric`, which `y` then needs. A list or dict gives each output its own.
 
     Raises:
-        InputError: `path` is no .tflite file that runs, or `x` does not fit its input.
+        InputError: `path` is no .tflite file that runs, `x` does not fit its inputs, or `task` is none.
 
     Cost: one call of the file per row.
+
+    Example:
+        >>> import keras, numpy, tempfile
+        >>> from keras_opt.export import to_tflite
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> file = to_tflite(model, tempfile.mkdtemp() + "/model.tflite")
+        >>> verify(model, file.path, numpy.ones((3, 4)), task="regression").max_error < 1e-6
+        True
     """
+    model = in_keras_3(model)
+    names = output_names(model)
+    tasks = check_task("verify", task, names)
     file = LiteRTModel(path)
-    device = file.predict(x)
-    reference = model.predict(np.asarray(x, np.float32), verbose=0).astype(np.float32)
-    max_error = float(np.abs(device - reference).max())
-    scale = file.output_quantization[0]
-    return Verification(
-        argmax_agreement=float(np.mean(_classes(device) == _classes(reference))),
-        max_error=max_error,
-        max_error_lsb=max_error / scale if scale else None,
-        rows=len(device),
+    targets = [None] * len(names) if y is None else _by_name(y, names)
+    return compare(model, file, rows_by_input("verify", x, file.inputs), targets, tasks)
+
+
+def compare(
+    model: keras.Model, file: LiteRTModel, columns: Sequence[np.ndarray], targets: Sequence[Any], tasks: Sequence[Any]
+) -> Verification:
+    """As `verify`, with rows for each input, and the targets and the task of each output."""
+    device = file.predict(columns if len(columns) > 1 else columns[0])
+    outputs = tuple(
+        agreement(name, ours, theirs, task, y)
+        for name, ours, theirs, task, y in zip(
+            output_names(model),
+            device if isinstance(device, list) else [device],
+            _reference(model, columns),
+            tasks,
+            targets,
+            strict=True,
+        )
     )
+    return Verification(outputs, tuple(tensor.scale or None for tensor in file.outputs), len(columns[0]))
 
 
-def _classes(outputs):
-    return outputs[:, 0] > 0.5 if outputs.shape[-1] == 1 else outputs.argmax(-1)
+def _reference(model, columns):
+    """What Keras gives, in float32 as the file computes."""
+    dtypes = [input_dtype(tensor) for tensor in model.inputs]
+    parts = []
+    with float32_policy(model):
+        for start in range(0, len(columns[0]), BATCH_ROWS):
+            batch = [
+                keras.ops.convert_to_tensor(column[start : start + BATCH_ROWS], dtype)
+                for column, dtype in zip(columns, dtypes, strict=True)
+            ]
+            outputs = keras.tree.flatten(call_on(model, batch))
+            parts.append([keras.ops.convert_to_numpy(output) for output in outputs])
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
+
+
+def _by_name(values, names):
+    """`values` as a list in the order of `names`: from a dict, a list, or the one there is."""
+    if isinstance(values, Mapping):
+        return [values.get(name) for name in names]
+    return [values] if len(names) == 1 else list(values)

@@ -109,6 +109,22 @@ def distillation_moves_the_student() -> bool:
     return bool(np.any(student.predict(X, verbose=0) != before))
 
 
+def within_a_limit(folder: Path, max_flash_bytes: int | None = None) -> compression.CompressionResult:
+    """A search of two files without a training."""
+    _, model = teacher_and_student()
+    keras.utils.set_random_seed(0)
+    recipes = [compression.CompressionRecipe(kind) for kind in ("float32", "int8")]
+    settings = {"folder": folder / "search", "recipes": recipes, "max_drop": 1.0, "progress": Progress(quiet=True)}
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    data = (X, np.arange(len(X)) % 3)
+    return compression.compress(model, data, data, max_flash_bytes=max_flash_bytes, **settings)
+
+
+def a_limit_excludes_the_larger_file(folder: Path) -> bool:
+    small, large = sorted(within_a_limit(folder).candidates, key=lambda each: each.size_bytes)
+    return within_a_limit(folder, large.size_bytes - 1).best.name == small.name
+
+
 def logits_stand_beside_the_labels() -> bool:
     teacher, _ = teacher_and_student()
     x, targets = next(iter(compression.cache_teacher(teacher, X, np.arange(len(X)), verbose=0)))
@@ -344,7 +360,15 @@ SCHEDULES = {
 COMPRESSION = {
     "PruneLowMagnitude": InFit(
         compression.PruneLowMagnitude,
-        {"schedule": lambda step: 0.5, "include": ["*"], "exclude": [], "every": 5},
+        {
+            "schedule": lambda step: 0.5,
+            "include": ["*"],
+            "exclude": [],
+            "structure": (1, 2),
+            "scope": "global",
+            "every": 5,
+            "regrow": True,
+        },
         half_is_pruned,
     ),
     "ConstantSparsity": InFit(
@@ -359,9 +383,27 @@ COMPRESSION = {
         half_is_pruned,
         use=lambda made: [compression.PruneLowMagnitude(made, every=3)],
     ),
+    "compress": Call(lambda folder: a_limit_excludes_the_larger_file(folder)),
+    "CompressionRecipe": Call(lambda folder: compression.CompressionRecipe("int8", keep=0.5).epochs(2) == 4),
+    "CompressionResult": Call(lambda folder: isinstance(within_a_limit(folder), compression.CompressionResult)),
+    "Candidate": Call(lambda folder: compression.Candidate("none", note="why").path is None),
     "distill": Call(lambda folder: distillation_moves_the_student()),
     "cache_teacher": Call(lambda folder: logits_stand_beside_the_labels()),
+    "prune_channels": Call(
+        lambda folder: compression.prune_channels(small_convnet(), 0.5).count_params() < small_convnet().count_params()
+    ),
+    "quantize_aware": Call(
+        lambda folder: compression.quantize_aware(small_convnet()).output_shape == small_convnet().output_shape
+    ),
     "sparsity": Call(lambda folder: 0 <= compression.sparsity(small_convnet())["total"] < 1),
+    "to_tf_keras": Call(lambda folder: compression.to_tf_keras(dense_model()).get_layer("head").units == 2),
+    "copy_weights_back": Call(lambda folder: tf_keras_weights_come_back()),
+    "for_tf_keras": Call(lambda folder: a_schedule_goes_over_to_tf_keras()),
+    "tfmot_prune": Call(
+        lambda folder: wraps_head(compression.tfmot_prune(dense_model(), compression.ConstantSparsity(0.5)))
+    ),
+    "tfmot_cluster": Call(lambda folder: wraps_head(compression.tfmot_cluster(dense_model(), 4))),
+    "tfmot_quantize": Call(lambda folder: wraps_head(compression.tfmot_quantize(dense_model(), "PQAT"))),
 }
 
 
@@ -371,6 +413,26 @@ COMPRESSION = {
 @functools.cache
 def small_convnet() -> keras.Model:
     return models.convnet((4,), (12, 12, 1), 3, preprocessing=keras.layers.Rescaling(1 / 255))
+
+
+def dense_model() -> keras.Model:
+    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(2, name="head")])
+
+
+def wraps_head(model: Any) -> bool:
+    return any(getattr(getattr(layer, "layer", None), "name", None) == "head" for layer in model.layers)
+
+
+def tf_keras_weights_come_back() -> bool:
+    model = dense_model()
+    twin = compression.to_tf_keras(model)
+    twin.set_weights([np.ones((5, 2)), np.ones(2)])
+    return compression.copy_weights_back(twin) is model and float(model.get_weights()[0].min()) == 1.0
+
+
+def a_schedule_goes_over_to_tf_keras() -> bool:
+    schedule = schedules.OneCycle(0.1, 20)
+    return np.isclose(float(compression.for_tf_keras(schedule)(7)), float(schedule(7)))
 
 
 def pixels(rows: int = 120) -> np.ndarray:
@@ -392,7 +454,7 @@ def finished_run() -> recipes.Result:
         image_size=16,
         epochs=2,
         pruning_epochs=1,
-        augment=False,
+        augment="none",
         baseline=False,
         out=str(folder / "run"),
     )
@@ -526,10 +588,26 @@ def attach_hooks_a_loop_of_ones_own(folder: Path) -> bool:
     return len(monitor.series()["step"]) == 1 and "apply" not in vars(model.optimizer)
 
 
+@functools.cache
+def device_report() -> export.QuantizationReport:
+    return export.quantization_report(small_convnet(), device_file().path, pixels(20))
+
+
 def predict_script_is_python(folder: Path) -> bool:
     export.write_predict_script(folder / "predict.py")
     source = (folder / "predict.py").read_text("utf-8")
     return "ai_edge_litert" in source and bool(compile(source, "predict.py", "exec"))
+
+
+def sidecars_stand_beside_the_file(folder: Path) -> bool:
+    return {path.name for path in export.write_sidecars(device_file())} >= {"labels.txt", "preprocess.json"}
+
+
+def metadata_is_in_the_file(folder: Path) -> bool:
+    photo = export.ImageInput("photo", "A photo.", color_space=2)
+    given = export.ModelMetadata("mine", "What it does.", "2.0", "me", photo, ("a", "b", "c"))
+    file = export.to_tflite(small_convnet(), folder / "m.tflite", metadata=given)
+    return export.read_metadata(file.path) == given
 
 
 def device_file_agrees(folder: Path) -> bool:
@@ -691,10 +769,26 @@ EXPORT = {
     "Verification": Call(lambda folder: export.verify(small_convnet(), device_file().path, pixels(4)).rows == 4),
     "benchmark": Call(lambda folder: export.benchmark([device_file().path], runs=5)[0].median_ms > 0),
     "Latency": Call(lambda folder: export.benchmark([device_file().path], runs=5)[0].runs == 5),
+    "quantization_report": Call(lambda folder: device_report().rows[0].own_sqnr_db > 20),
+    "QuantizationReport": Call(lambda folder: "worst layer first" in str(device_report())),
+    "LayerError": Call(
+        lambda folder: device_report().rows[0].layer in [layer.name for layer in small_convnet().layers]
+    ),
+    "run_tflm": Call(lambda folder: export.run_tflm(device_file().path, pixels(2)).outputs.shape == (2, 3)),
+    "TFLMRun": Call(lambda folder: export.run_tflm(device_file().path, pixels(1)).arena_bytes % 16 == 0),
+    "to_c_array": Call(
+        lambda folder: "alignas(16)" in export.to_c_array(device_file().path, folder, "net", 4096).source.read_text()
+    ),
+    "CArray": Call(
+        lambda folder: export.to_c_array(device_file().path, folder, "net", 4096).size_bytes == device_file().size_bytes
+    ),
     "read_labels": Call(lambda folder: export.read_labels(device_file().path) == ("a", "b", "c")),
     "read_metadata": Call(lambda folder: export.read_metadata(device_file().path).name == "convnet"),
     "gzip_size": Call(lambda folder: export.gzip_size(device_file().path) == device_file().gzip_bytes),
     "write_predict_script": Call(predict_script_is_python),
+    "write_sidecars": Call(sidecars_stand_beside_the_file),
+    "ModelMetadata": Call(metadata_is_in_the_file),
+    "ImageInput": Call(metadata_is_in_the_file),
 }
 
 RECIPES = {

@@ -10,7 +10,7 @@ import keras
 import pytest
 from public_names import InFit, rows
 
-from keras_opt import callbacks, compression, ensemble, layers
+from keras_opt import callbacks, compression, ensemble, export, layers
 
 MODES = ["up", None, 3]
 NAMES = [3, None, b"loss", ["loss"], ""]
@@ -101,7 +101,32 @@ BAD = {
         "schedule": [0.5, None, "constant"],
         "include": PATTERNS,
         "exclude": PATTERNS,
+        "structure": ["4:2", "dense", (4,), (0, 4), (4.0, 4), 4, None],
+        "scope": ["model", None, 3],
         "every": FROM_1,
+    },
+    compression.prune_channels: {
+        "model": [3, None, "model.keras", keras.Sequential([keras.layers.Dense(2)])],
+        "keep": [0, -0.1, 1.1, "0.5", None, True, float("nan"), [], {}, {3: 0.5}, {"*": 0}, {"nothing": 0.5}],
+        "criterion": ["L1", "gamma", None, 1],
+    },
+    compression.compress: {
+        "model": [3, None, "model.keras"],
+        "train": [3, None, "images", [1, 2]],
+        "validation": [3, None, "images"],
+        "metric": ["no metric", 3],
+        "max_drop": [-1, "1", None, True, float("nan")],
+        "objective": ["speed", None, 3],
+        "max_flash_bytes": [0, -1, 1.5, "5"],
+        "max_arena_bytes": [0, -1, 1.5, "5"],
+        "budget_seconds": POSITIVE,
+        "folder": PATHS,
+        "epochs": FROM_1,
+        "learning_rate": POSITIVE,
+        "task": ["logits", 3],
+        "recipes": [3, ["int8"], []],
+        "seed": COUNTS,
+        "progress": [3, True],
     },
     compression.distill: {
         "student": [3, None, "student.keras"],
@@ -112,7 +137,22 @@ BAD = {
         "feature_loss_weight": POSITIVE,
         "task": ["logits", 3],
     },
+    compression.quantize_aware: {"model": [3, None, "a.keras", keras.Sequential()], "skip": [*PATTERNS, None]},
     compression.cache_teacher: {"teacher": [3, None, keras.Sequential()], "batch_size": FROM_1},
+    compression.copy_weights_back: {"model": [3, None, SOFTMAX]},
+    compression.for_tf_keras: {"callbacks": [3, None, "stop", [3]]},
+    compression.tfmot_cluster: {
+        "model": [3, None, "a.keras"],
+        "number_of_clusters": [1, *FROM_1],
+        "cluster_centroids_init": ["MEANS", None, 3],
+    },
+    compression.tfmot_prune: {
+        "model": [3, None, "a.keras"],
+        "pruning_schedule": [0.5, None, "constant"],
+        "frequency": FROM_1,
+    },
+    compression.tfmot_quantize: {"model": [3, None, "a.keras"], "collaborative": ["QAT", 3, True]},
+    compression.to_tf_keras: {"model": [3, None, "a.keras", keras.Sequential()]},
     ensemble.SnapshotEnsemble: {"cycles": FROM_1, "max_learning_rate": POSITIVE, "folder": PATHS},
     ensemble.average_weights: {
         "models_or_files": [[], 3, None, "no folder", [3], ["a.txt"], ["no file.keras"]],
@@ -138,6 +178,9 @@ BAD = {
         "progress": [3, True],
     },
     ensemble.PredictionEnsemble: {"models": [[], 3, None, [3], [keras.Sequential()]], "method": ["median", None, 3]},
+    export.quantization_report: {"path": [*PATHS, None]},
+    export.run_tflm: {"path": [*PATHS, None]},
+    export.to_c_array: {"path": [*PATHS, None]},
     layers.CutMix: {
         "factor": [-0.1, 0, 1.5, "1", None, (0.2,), (0.5, 1.5), True, float("nan")],
         "seed": [1.5, "1"],
@@ -206,10 +249,18 @@ BESIDE = {
     callbacks.SuccessiveIncreases: {"count": 1},
     callbacks.Target: {"monitor": "loss", "value": 1.0},
     compression.PruneLowMagnitude: {"schedule": lambda step: 0.5},
+    compression.compress: {"model": SOFTMAX, "train": ([[0, 0]], [0]), "validation": ([[0, 0]], [0])},
     compression.distill: {"student": SOFTMAX, "teacher": SOFTMAX},
+    compression.prune_channels: {"model": SOFTMAX},
+    compression.quantize_aware: {"model": SOFTMAX},
     compression.cache_teacher: {"teacher": SOFTMAX, "x": [[0, 0]], "y": [0]},
+    compression.tfmot_cluster: {"model": SOFTMAX},
+    compression.tfmot_prune: {"model": SOFTMAX, "pruning_schedule": compression.ConstantSparsity(0.5)},
+    compression.tfmot_quantize: {"model": SOFTMAX},
     ensemble.PredictionEnsemble: {"models": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]},
     ensemble.SnapshotEnsemble: {"cycles": 2},
+    export.quantization_report: {"model": SOFTMAX, "data": [[0, 0]]},
+    export.run_tflm: {"x": [[0, 0]]},
     (ensemble.average_weights, "model"): {"models_or_files": [keras.Sequential([keras.Input((2,))])]},
     (ensemble.average_weights, "weights"): {
         "models_or_files": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]
@@ -238,6 +289,7 @@ WITHOUT_A_ROW = {
     "freeze_batch_norm",
     "per_layer",
     "ratios",
+    "regrow",
     "relative",
     "restore_best_weights",
     "save_best_only",

@@ -118,8 +118,9 @@ def test_export_reads_npz_and_writes_beside_the_model(cli, model_file, tmp_path)
     (tmp_path / "colours.keras").write_bytes(model_file.read_bytes())
     x = np.random.default_rng(0).integers(0, 256, (150, 16, 16, 3)).astype(np.float32)
     np.savez(tmp_path / "x.npz", x=x)
-    result = cli("export", "colours.keras", "--representative", "x.npz")
+    result = cli("export", "colours.keras", "--representative", "x.npz", "--sidecars")
     assert result.status == 0, result.err
+    assert "labels.txt, preprocess.json, predict.py" in result.out
     file = LiteRTModel(tmp_path / "colours.tflite")
     assert file.class_names == ("blue", "green", "red")
     expected = keras.models.load_model(model_file).predict(x, verbose=0)

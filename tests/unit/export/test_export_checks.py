@@ -13,7 +13,7 @@ def test_good_files_pass(kind, exports):
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "dynamic"])
 def test_float_files_are_no_int8_files(kind, exports):
-    with pytest.raises(InputError, match=r"the int8 file computes in float32: .* and \d+ more\. LiteRT has no int8"):
+    with pytest.raises(InputError, match=r"the int8 file computes in float32: .* and \d+ more\. LiteRT has no integer"):
         check_file(exports[kind].path, "int8")
 
 

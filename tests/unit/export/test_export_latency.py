@@ -4,11 +4,12 @@ import itertools
 import pathlib
 import re
 
+import keras
 import numpy as np
 import pytest
 
 from keras_opt.core.errors import InputError
-from keras_opt.export import benchmark, latency
+from keras_opt.export import benchmark, latency, to_tflite
 
 
 def test_calls_are_interleaved_after_a_warm_up(exports, monkeypatch):
@@ -50,6 +51,22 @@ def test_no_file_is_refused():
 def test_the_text_of_a_latency():
     timed = latency.Latency(pathlib.Path("runs/a.tflite"), 0.213456, 0.2, 1.23456, 200)
     assert str(timed) == "a.tflite: 0.213 ms a call (0.2 to 1.23 ms in nine calls of ten, 200 calls)"
+
+
+def test_the_text_of_all_is_a_line_each(exports):
+    timed = benchmark([exports["float32"].path, exports["int8"].path], runs=2)
+    assert isinstance(timed, tuple)
+    assert str(timed).splitlines() == [str(each) for each in timed]
+
+
+def test_several_inputs_and_whole_numbers(tmp_path):
+    """Token ids above the vocabulary would be an error of the embedding; random pixels are."""
+    tokens, values = keras.Input((3,), dtype="int32", name="tokens"), keras.Input((4,), name="values")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(200, 2)(tokens))
+    model = keras.Model([tokens, values], keras.layers.Dense(2)(keras.layers.Concatenate()([embedded, values])))
+    given = {"values": np.ones((100, 4)), "tokens": np.full((100, 3), 199)}
+    path = to_tflite(model, tmp_path / "model.tflite", representative_data=given).path
+    assert all(benchmark(path, runs=1, x=x)[0].median_ms > 0 for x in (None, given, [given["tokens"], given["values"]]))
 
 
 def test_what_does_not_fit(exports):

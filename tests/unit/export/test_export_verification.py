@@ -6,21 +6,36 @@ import pytest
 from export_models import small_model
 
 from keras_opt.export import LiteRTModel, Verification, to_tflite, verify
+from keras_opt.export.agreement import Agreement
 
 
 def test_figures_are_those_of_the_definition(exports, model, images):
     device, reference = LiteRTModel(exports["int8"].path).predict(images), model.predict(images, verbose=0)
     error = np.abs(device - reference).max()
-    expected = Verification(np.mean(device.argmax(-1) == reference.argmax(-1)), error, error * 256, 250)
-    assert verify(model, exports["int8"].path, images) == expected
+    found = verify(model, exports["int8"].path, images, np.arange(250) % 3)
+    assert (found.rows, found.argmax_agreement) == (250, np.mean(device.argmax(-1) == reference.argmax(-1)))
+    assert found.max_error == pytest.approx(error, abs=1e-6)
+    assert found.max_error_lsb == found.max_error * 256
+    assert found.relative_error == pytest.approx(np.linalg.norm(device - reference) / np.linalg.norm(reference), 1e-3)
+    (output,) = found.outputs
+    assert output.other_metric == np.mean(device.argmax(-1) == np.arange(250) % 3)
+    assert output.metric_change == output.other_metric - output.reference_metric
 
 
 def test_the_text_of_a_verification():
-    assert str(Verification(0.996, 0.0123456, 3.1605, 2500)) == (
-        "99.60% of 2,500 rows name the same class; largest difference of an output 0.0123 (3.16 steps of the file's "
-        "output)"
+    agreement = Agreement("y", 0.996, 0.02, 0.0123456, 0.9, 0.89, "accuracy")
+    assert str(Verification((agreement,), (1 / 256,), 2500)) == (
+        "y, 2,500 rows: 99.60% of the answers are the same; relative error 0.02, largest difference 0.0123; "
+        "accuracy 0.89 instead of 0.9 (3.16 steps of the file's output)"
     )
-    assert str(Verification(1.0, 1.5e-7, None, 10)).endswith("the same class; largest difference of an output 1.5e-07")
+    plain = Agreement("y", None, 1e-7, 1.5e-07)
+    assert str(Verification((plain,), (None,), 10)) == "y, 10 rows: relative error 1e-07, largest difference 1.5e-07"
+
+
+def test_a_regression_is_judged_without_classes(exports, model, images):
+    found = verify(model, exports["int8"].path, images[:9], task="regression")
+    assert found.argmax_agreement is None
+    assert found.relative_error < 0.05
 
 
 def test_float_file_agrees_and_has_no_lsb(exports, model, images):

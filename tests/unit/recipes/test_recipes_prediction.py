@@ -1,14 +1,13 @@
-"""One image through a Keras model or a device file, and the inputs that int8 export learns from."""
+"""One image through a Keras model or a device file."""
 
 import keras
 import numpy as np
 import pytest
-from image_folders import noisy, write_images
+from image_folders import noisy
 from PIL import Image
 
 from keras_opt.export import to_tflite
 from keras_opt.recipes.prediction import Predictor
-from keras_opt.recipes.representative import representative_rows
 
 
 def by_hand(model, path, size=16):
@@ -79,44 +78,4 @@ def test_a_file_that_is_no_model_is_named(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         Predictor(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_representative_rows_of_a_folder_are_spread_over_the_classes(tmp_path):
-    folder = write_images(tmp_path / "photos", count=80)
-    rows = representative_rows(folder, (None, 16, 16, 3))
-    assert rows.shape == (200, 16, 16, 3)
-    assert rows.dtype == np.uint8
-    shares = np.bincount(rows.mean(axis=(1, 2)).argmax(axis=1))
-    assert shares.min() >= 66
-
-
-def test_representative_rows_of_numpy_files(tmp_path):
-    x, y = np.arange(24, dtype=np.float32).reshape(3, 8), np.arange(3)
-    np.save(tmp_path / "x.npy", x)
-    np.savez(tmp_path / "one.npz", images=x)
-    np.savez(tmp_path / "named.npz", y=y, x=x)
-    np.savez(tmp_path / "odd.npz", a=x, b=y)
-    for name in ("x.npy", "one.npz", "named.npz"):
-        np.testing.assert_array_equal(representative_rows(tmp_path / name, (None, 8)), x)
-    with pytest.raises(ValueError, match=r"holds the arrays a, b\. Name the inputs `x`"):
-        representative_rows(tmp_path / "odd.npz", (None, 8))
-
-
-@pytest.mark.parametrize(
-    ("make", "shape", "message"),
-    [
-        (lambda place: None, (None, 8, 8, 3), "does not exist. Give a folder of images or an .npz file"),
-        (lambda place: place.mkdir(), (None, 8, 8, 3), "holds no images. Give one with JPEG"),
-        (lambda place: write_images(place, 1), (None, 8), "no images. Give --representative an .npz file"),
-        (lambda place: place.write_text("text"), (None, 8), "is neither a folder nor a NumPy file"),
-        (lambda place: place.write_bytes(b""), (None, 8), "is neither a folder nor a NumPy file"),
-        (lambda place: place.write_bytes(b"PK\x03\x04half"), (None, 8), "is neither a folder nor a NumPy file"),
-    ],
-)
-def test_representative_data_that_cannot_be_used_is_named(tmp_path, make, shape, message):
-    make(tmp_path / "data")
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        representative_rows(tmp_path / "data", shape)
-    assert message in str(caught.value)
     assert "\n" not in str(caught.value)

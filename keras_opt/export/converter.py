@@ -1,0 +1,178 @@
+"""A Keras 3 model through TensorFlow's converter, in its own process."""
+
+import contextlib
+import json
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_opt.core.all_layers import all_layers
+from keras_opt.core.call_stack import users_stacklevel
+from keras_opt.core.errors import InputError
+from keras_opt.core.quantized_ranges import has_quantized_ranges
+from keras_opt.core.quiet import captured_output
+from keras_opt.export.converter_child import GRAPH, LOG, MODEL, REASON, ROWS, SETTINGS
+from keras_opt.export.converter_process import CONVERTER, ConverterCrash
+from keras_opt.export.group_norms import in_int8_operations
+from keras_opt.export.recurrent_loops import unrolled
+from keras_opt.models.fold_batch_norm import fold_batch_norm
+
+INTEGER_KINDS = {  # what computes in integers throughout, and its own type of inputs and outputs
+    "int8": "int8",
+    "int16x8": "int16",
+}
+_OPERATORS = {
+    "int8": ["TFLITE_BUILTINS_INT8"],
+    "int16x8": ["EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"],
+}
+
+
+def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None, io_dtype: str | None) -> bytes:
+    """The .tflite file of `model` for batches of one, as bytes, unchecked.
+
+    Args:
+        model: A built functional or Sequential model.
+        quantize: The kind of file.
+        rows: For the kinds that compute in integers: rows for each input, or `None` where the model brings its ranges.
+        io_dtype: The type of inputs and outputs of such a file; its own by default.
+
+    Raises:
+        InputError: The converter refused the model or crashed, with the reason.
+    """
+    CONVERTER.start()
+    integer = quantize in INTEGER_KINDS
+    form = _convertible(model, integer)
+    settings = {
+        "optimize": quantize not in ("float32", "int4"),
+        "int4": quantize == "int4",
+        "types": ["float16"] if quantize == "float16" else [],
+        # With ranges of its own, a model is written in integers without being asked to, which takes rows.
+        "operators": [] if rows is None else _OPERATORS.get(quantize, []),
+        "io_dtype": (io_dtype or INTEGER_KINDS[quantize]) if integer else None,
+    }
+    with tempfile.TemporaryDirectory(prefix="keras_opt-") as folder:
+        folder = Path(folder)
+        with float32_policy(form), captured_output():
+            _save_graph(form, folder / GRAPH)
+        (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+        if integer and rows is not None:
+            np.savez(
+                folder / ROWS, *(_as_given(column, tensor) for column, tensor in zip(rows, model.inputs, strict=True))
+            )
+        return _converted(folder, model, quantize)
+
+
+def _converted(folder, model, quantize):
+    def refused(what, cure):
+        return InputError(f"to_tflite: model {model.name!r} cannot be written as {quantize}: {what}. {cure}")
+
+    try:
+        if CONVERTER.convert(folder):
+            return (folder / MODEL).read_bytes()
+    except ConverterCrash as crash:
+        who = "LiteRT crashed on the file" if (folder / MODEL).exists() else "TensorFlow's converter crashed"
+        said = _reason((folder / LOG).read_text("utf-8", "replace")) if (folder / LOG).exists() else NO_REASON
+        cure = "Use another kind, or replace the layer that it cannot take."
+        raise refused(f"{who} ({crash}; {said})", cure) from crash
+    reason = (folder / REASON).read_text("utf-8") or (folder / LOG).read_text("utf-8", "replace")
+    raise refused(_reason(reason), "Replace the layer that holds this operation by one that LiteRT has.")
+
+
+def _save_graph(model, folder):
+    """One call of `model` on a batch of one as a SavedModel, with its weights."""
+
+    def call(*inputs):
+        return keras.tree.flatten(call_on(model, inputs))
+
+    specs = [
+        tf.TensorSpec((1, *tensor.shape[1:]), input_dtype(tensor), name) for tensor, name in _placeholders(model.inputs)
+    ]
+    graph = tf.Module()
+    graph.call = tf.function(call, autograph=False).get_concrete_function(*specs)
+    graph.weights = list(graph.call.variables)
+    tf.saved_model.save(graph, folder, signatures={})
+
+
+def _as_given(column, tensor):
+    return column.astype(input_dtype(tensor))
+
+
+def call_on(model: keras.Model, inputs: Sequence[Any]) -> Any:
+    """Call `model`, for inference, on one tensor for each of its inputs, in their order."""
+    given = inputs[0] if len(inputs) == 1 else keras.tree.pack_sequence_as(model.input, list(inputs))
+    return model(given, training=False)
+
+
+def input_dtype(tensor: keras.KerasTensor) -> str:
+    """The type in which a float file takes an input: whole numbers where Keras asks for them (token ids)."""
+    return "int32" if tensor.dtype in ("int32", "int64") else "float32"
+
+
+def _placeholders(inputs):
+    if len(inputs) == 1:
+        return [(inputs[0], "image")]
+    return [(tensor, f"input_{index}") for index, tensor in enumerate(inputs)]
+
+
+def _convertible(model, integer):
+    """`model` in the operations that convert best; one of `quantize_aware` has them already."""
+    if has_quantized_ranges(model):
+        return model
+    folded = _folded(model)
+    return unrolled("to_tflite", in_int8_operations(folded)) if integer else folded
+
+
+def _folded(model):
+    """`model` with its norms folded, through max-pooling too, which the converter does not do.
+
+    A model that cannot be cloned (a Lambda layer, an unnamed function as activation) is converted as it is.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # Keras 3.15 on NumPy 2.4
+            return fold_batch_norm(model, unproven="keep")
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(
+            f"to_tflite: model {model.name!r} cannot be cloned to fold its BatchNormalization ({reason}). The file is "
+            "right; a norm behind a max-pooling costs it two operations.",
+            stacklevel=users_stacklevel(),
+        )
+        return model
+
+
+@contextlib.contextmanager
+def float32_policy(model: keras.Model) -> Iterator[None]:
+    """Let every layer of `model` compute in float32 while the block runs: LiteRT has no float16 kernels on CPUs."""
+    layers = [layer for layer in all_layers(model) if layer.compute_dtype != "float32"]
+    policies = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = "float32"
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
+
+
+NO_REASON = "it gave no reason"
+
+
+def _reason(text):
+    """The line of a converter's message that says what is wrong."""
+    errors = re.findall(r"error: (.+)", text)
+    lines = errors or [line for line in text.splitlines() if line.strip() and not line.startswith(_NO_ERRORS)]
+    if not lines:
+        return NO_REASON
+    place, what = _LOCATED.fullmatch(lines[0].strip()).groups()
+    return what.rstrip(".") + (f" (at {place!r})" if place else "")
+
+
+_LOCATED = re.compile(r'(?:loc\(.*"([^"]*)".*?\): )?(.*)')  # loc(fused["Erf:", "net/head/Erf"]): what is wrong
+_NO_ERRORS = ("WARNING", "INFO", "I0000", "W0000")  # how TensorFlow begins a line that is none

@@ -1,0 +1,123 @@
+"""Old .h5 files, made with tf_keras as TensorFlow 2.x made them, loaded by Keras 3."""
+
+import json
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tf_keras
+
+import keras_opt
+from keras_opt.core.errors import InputError
+from keras_opt.export import to_tflite, verify
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def old():
+    """The layers of a small image network of TensorFlow 2.x."""
+    layers = tf_keras.layers
+    pixels = tf_keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(layers.Rescaling(1 / 255)(pixels))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.LeakyReLU()(layers.DepthwiseConv2D(3, padding="same")(x))
+    x = layers.Conv2DTranspose(4, 2)(layers.SeparableConv2D(4, 3)(x))
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, x]))
+    model = tf_keras.Model(pixels, layers.Dense(3, activation="softmax", name="head")(layers.Dropout(0.2)(x)))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def saved(model, path):
+    model.save(path)
+    return path
+
+
+def changed(path, layer_class, **keys):
+    """The file with other keys in the config of its layers of a class."""
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == layer_class:
+                layer["config"].update(keys)
+        file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
+def test_a_file_that_keras_refuses_gives_the_same_outputs(old, tmp_path):
+    path = saved(old, tmp_path / "old.h5")
+    with pytest.raises(TypeError, match="groups"):
+        keras.models.load_model(path, compile=False)
+    model = keras_opt.load_model(path)
+    assert model.class_names == ()
+    assert model.optimizer.name == "adam"
+    assert isinstance(model.output, keras.KerasTensor)  # not a list with one entry
+    np.testing.assert_allclose(model.predict(PIXELS, verbose=0), old.predict(PIXELS, verbose=0), atol=1e-6)
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_the_whole_chain_works_on_it(old, tmp_path):
+    model = keras_opt.load_model(saved(old, tmp_path / "old.h5"), compile=False)
+    export = to_tflite(model, tmp_path / "m.tflite")
+    assert verify(model, export.path, PIXELS).max_error < 1e-5
+
+
+def test_a_nested_and_a_recurrent_model(old, tmp_path):
+    layers = tf_keras.layers
+    nested = tf_keras.Sequential([old, layers.Dense(2)])
+    windows = tf_keras.Sequential(
+        [tf_keras.Input((6, 3)), layers.DepthwiseConv1D(3), layers.LSTM(4, return_sequences=True), layers.GRU(4)]
+    )
+    for name, model, x in (("nested", nested, PIXELS), ("windows", windows, PIXELS[:, :6, 0])):
+        loaded = keras_opt.load_model(saved(model, tmp_path / f"{name}.h5"), compile=False)
+        np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("key", [{"groups": 2}, {"groups": "1"}])
+def test_a_key_with_another_value_is_refused_by_name(key, old, tmp_path):
+    path = changed(saved(old, tmp_path / "old.h5"), "DepthwiseConv2D", **key)
+    message = rf"old\.h5' cannot be loaded: layer 'depthwise_conv2d.*' \(DepthwiseConv2D\) has groups={key['groups']!r}"
+    with pytest.raises(InputError, match=message):
+        keras_opt.load_model(path)
+
+
+def test_a_key_that_nobody_knows_is_named(old, tmp_path):
+    path = changed(saved(old, tmp_path / "old.h5"), "Dense", colour="red")
+    with pytest.raises(InputError, match=r"Unrecognized keyword arguments passed to Dense: \{'colour': 'red'\}"):
+        keras_opt.load_model(path)
+
+
+def test_tensorflow_code_between_the_layers_is_named(tmp_path):
+    x = tf_keras.Input((4,))
+    path = saved(tf_keras.Model(x, tf_keras.layers.Dense(2)(x * 2.0)), tmp_path / "operators.h5")
+    with pytest.raises(
+        InputError, match=r"holds the operation 'tf\.math\.multiply.*' \(TFOpLambda\).*keras\.layers\.Add"
+    ):
+        keras_opt.load_model(path)
+
+
+def test_a_lambda_stays_refused(tmp_path):
+    """safe_mode stays on: a Lambda layer holds Python code."""
+    model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Lambda(lambda x: 2 * x)])
+    with pytest.raises(InputError, match="cannot be loaded"):
+        keras_opt.load_model(saved(model, tmp_path / "lambda.h5"))
+
+
+def test_other_files(old, tmp_path):
+    old.save_weights(tmp_path / "weights.h5")
+    with pytest.raises(InputError, match=r"weights\.h5' holds no model, only weights\. Build the model and call"):
+        keras_opt.load_model(tmp_path / "weights.h5")
+    (tmp_path / "text.h5").write_text("no model")
+    with pytest.raises(InputError, match=r"text\.h5' cannot be loaded \("):
+        keras_opt.load_model(tmp_path / "text.h5")
+    with pytest.raises(InputError, match=r"none\.h5' is not there"):
+        keras_opt.load_model(tmp_path / "none.h5")
+
+
+def test_a_file_of_keras_3(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "new.h5")
+    loaded = keras_opt.load_model(tmp_path / "new.h5", compile=False)
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
