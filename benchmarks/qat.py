@@ -1,0 +1,121 @@
+"""What quantization-aware training wins back where int8 export after training loses accuracy.
+
+A narrow depthwise network with a BatchNormalization behind each swish, where padding keeps it from being folded, loses
+points in int8. From the trained network two roads take the same further epochs at the same rates: float training,
+exported with 200 representative images, and quantization-aware training, exported with none. Nothing is selected; the
+figures are those of the files on the 10,000 test images, run in LiteRT. About 10 minutes on a quiet machine.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from _fashion_mnist import load_fashion_mnist
+from _results import report
+
+from keras_opt.compression import quantize_aware
+from keras_opt.export import to_tflite
+from keras_opt.export.interpreter import LiteRTModel
+
+BATCH_SIZE = 64
+RATE, FURTHER_RATE = 1e-2, 1e-3
+CLAIM = (
+    "On a trained depthwise network whose int8 file loses 2 points of accuracy or more (Fashion-MNIST, 3 seeds), "
+    "quantization-aware training wins back at least 80% of them, also of those of a network trained on in float, and "
+    "predicts 99% of the file's answers to 1 LSB."
+)
+
+
+def network(width: int = 8, blocks: int = 6) -> keras.Model:
+    """A stem and depthwise separable blocks: convolution, swish, norm."""
+    layers = keras.layers
+
+    def finish(x):
+        return layers.BatchNormalization(momentum=0.9)(layers.Activation("swish")(x))
+
+    image = keras.Input((28, 28, 1), name="image")
+    x = layers.Rescaling(1 / 255)(image)
+    x = finish(layers.Conv2D(width, 3, strides=2, padding="same")(x))
+    for block in range(blocks):
+        x = finish(layers.DepthwiseConv2D(3, strides=2 if block == 2 else 1, padding="same")(x))
+        x = finish(layers.Conv2D(width if block < 2 else 2 * width, 1)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(10, activation="softmax")(x), name="depthwise")
+
+
+def train(model: keras.Model, x: np.ndarray, y: np.ndarray, rate: float, epochs: int) -> keras.Model:
+    """Fit `model` with Adam, from `rate` down to 0 along a cosine."""
+    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(x) // BATCH_SIZE))
+    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
+    return model
+
+
+def copied(model: keras.Model) -> keras.Model:
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def answers(model: keras.Model, x: np.ndarray, representative: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+    """What the int8 file of `model` answers, and one step of that."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = to_tflite(model, Path(folder) / "model.tflite", quantize="int8", representative_data=representative)
+        device = LiteRTModel(file.path)
+        return device.predict(x), device.output_quantization[0]
+
+
+def run(seed: int, count: int, epochs: int, further_epochs: int) -> dict[str, float]:
+    """One seed's row."""
+    (x, y), (x_test, y_test) = load_fashion_mnist()
+    chosen = np.random.default_rng(seed).permutation(len(x))[:count]
+    x, y, x_test = x[chosen][..., None].astype("float32"), y[chosen], x_test[..., None].astype("float32")
+
+    def accuracy(probabilities):
+        return float(np.mean(probabilities.argmax(-1) == y_test))
+
+    def both(model):
+        """The test accuracies of a float model and of its file."""
+        in_float = model.predict(x_test, batch_size=500, verbose=0)
+        return accuracy(in_float), accuracy(answers(model, x_test, x[:200])[0])
+
+    keras.utils.set_random_seed(seed)
+    trained = train(network(), x, y, RATE, epochs)
+    row = {"seed": seed}
+    row["float"], row["ptq"] = both(trained)
+    row["float_further"], row["ptq_further"] = both(train(copied(trained), x, y, FURTHER_RATE, further_epochs))
+    model = train(quantize_aware(trained), x, y, FURTHER_RATE, further_epochs)
+    on_device, step = answers(model, x_test)
+    row["qat"] = accuracy(on_device)
+    steps = np.abs(on_device - model.predict(x_test, batch_size=500, verbose=0)).max(-1) / step
+    row["lsb"], row["within_1_lsb"] = float(steps.max()), float(np.mean(steps < 1.01))
+    for kind in ("", "_further"):
+        row[f"gap{kind}"] = row[f"float{kind}"] - row[f"ptq{kind}"]
+        row[f"won_back{kind}"] = (row["qat"] - row[f"ptq{kind}"]) / row[f"gap{kind}"]
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=CLAIM)
+    parser.add_argument("--quick", action="store_true", help="one seed, few images, prints only")
+    quick = parser.parse_args().quick
+    rows = []
+    for seed in range(1 if quick else 3):
+        rows.append(run(seed, *((3000, 3, 1) if quick else (20_000, 6, 3))))
+        print(" | ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
+    kinds = ("float", "ptq", "float_further", "ptq_further", "qat")
+    metrics = {f"{kind}_accuracy": float(np.mean([row[kind] for row in rows])) for kind in kinds}
+    for name in ("gap", "won_back", "gap_further", "won_back_further"):
+        metrics[f"qat_{name}_min"] = min(row[name] for row in rows)
+    metrics["qat_within_1_lsb_min"] = min(row["within_1_lsb"] for row in rows)
+    metrics["qat_max_lsb"] = max(row["lsb"] for row in rows)
+    report("qat", CLAIM, metrics, rows, write=not quick)
+
+
+if __name__ == "__main__":
+    main()

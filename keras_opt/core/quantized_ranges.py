@@ -1,0 +1,22 @@
+"""Whether a model brings the ranges that int8 needs, so that no representative data has to show them."""
+
+import keras
+
+from keras_opt.core.all_layers import all_layers
+from keras_opt.core.errors import InputError
+
+
+def has_quantized_ranges(model: keras.Model) -> bool:
+    """Whether `model` was trained for 8 bits: some layer of it says `keeps_quantized_ranges`.
+
+    Raises:
+        InputError: Some layer says so, but its range is not observed: the model was not trained since.
+    """
+    layers = [layer for layer in all_layers(model) if getattr(layer, "keeps_quantized_ranges", False)]
+    unobserved = [layer.name for layer in layers if not getattr(layer, "is_observed", True)]
+    if unobserved:
+        raise InputError(
+            f"Model {model.name!r} of quantize_aware has seen no batch in training: the range of {unobserved[0]!r} is "
+            "not known. Call fit on it first; one batch is enough for the ranges, more make up for the rounding."
+        )
+    return bool(layers)
