@@ -34,7 +34,7 @@ class _Bytes(click.ParamType):
 @click.option("--max-arena-bytes", type=_Bytes(), help="Largest arena of TFLite Micro, for example 64k.")
 @click.option("--budget-seconds", type=click.FloatRange(0, min_open=True), help="When to stop; a later call goes on.")
 @click.option("--metric", default="accuracy", show_default=True, help="Accuracy, or a name that compile knows.")
-@click.option("--task", type=click.Choice(["classification", "multi_label", "regression"]), help="If it is not told.")
+@click.option("--task", type=click.Choice(["classification", "multi_label", "regression", "segmentation"]), help="If it is not told.")
 @click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True, help="Of each fine-tuning.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows a batch.")
@@ -50,12 +50,11 @@ def command(model: str, data: str, out: str, **options: Any) -> None:
     Example: keras-opt compress model.keras --data photos --max-drop 0.01 --max-flash-bytes 256k
     """
     with captured_output():  # TensorFlow talks while it is imported
-        from keras_opt.cli.showing import show_table
-        from keras_opt.recipes.compression_job import compress_file, table
+        from keras_opt.recipes.compression_job import compress_file
 
     again = shlex.join(["keras-opt", *sys.argv[1:]])
     job = compress_file(model, data, out, command=again, **options)
-    show_table(table(job.result))
+    click.echo(job.result)
     for name, value in job.test.items():
         click.echo(f"{job.result.metric} on {job.rows['test']:,} test rows, {name}: {value:.4f}")
     if job.result.best is None:

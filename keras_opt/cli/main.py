@@ -1,6 +1,8 @@
 """The entry point: finds the command, turns every error into one line and an exit status."""
 
+import functools
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -61,7 +63,7 @@ def main() -> None:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warning_line
+            warnings.showwarning = functools.partial(_warning_line, set())
             cli.main(arguments, prog_name="keras-opt", standalone_mode=False)
     except click.ClickException as error:
         click.echo(_usage_line(error), err=True)
@@ -77,8 +79,9 @@ def main() -> None:
         sys.exit(EXIT_ERROR)
 
 
-def _warning_line(message: Warning | str, category: type[Warning], *_place: object) -> None:
-    if not issubclass(category, DeprecationWarning):  # those are for developers
+def _warning_line(said: set[str], message: Warning | str, category: type[Warning], *_place: object) -> None:
+    if not issubclass(category, DeprecationWarning) and str(message) not in said:  # those are for developers
+        said.add(str(message))
         click.echo(f"keras-opt: {message}", err=True)
 
 
@@ -99,3 +102,4 @@ def _quieten_tensorflow() -> None:
     """Keep TensorFlow's start-up notes off the terminal; whoever set the variables wants to see them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GLOG_minloglevel", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """From a trained model to the best device file within limits."""
 
 import dataclasses
-import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_opt.compression.compression_folder import FinishedCandidates, fingerprint
 from keras_opt.compression.compression_inputs import (
     batches,
+    check_inputs,
     check_numbers,
     check_recipes,
     loss_of,
@@ -24,7 +25,7 @@ from keras_opt.compression.compression_recipes import RECIPES, CompressionRecipe
 from keras_opt.compression.compression_result import OBJECTIVES, Candidate, CompressionResult, judge
 from keras_opt.compression.soft_targets import TASKS
 from keras_opt.core.clocks import Stopwatch
-from keras_opt.core.errors import InputError, check_choice, check_path
+from keras_opt.core.errors import InputError, NoEffectWarning, argument_error, check_choice, check_path
 from keras_opt.core.optional import require
 from keras_opt.core.progress import Progress, check_progress
 from keras_opt.export.agreement import metric_value
@@ -80,8 +81,8 @@ def compress(
         epochs: Int of at least 1, of each fine-tuning.
         learning_rate: Float above 0, the first rate of Adam's cosine decay; a tenth of it for quantization-aware
             training.
-        task: `"classification"`, `"multi_label"` or `"regression"`; `None` reads it from the last activation, which is
-            possible for a softmax or a sigmoid.
+        task: `"classification"`, `"multi_label"` (a single sigmoid too), `"regression"` or `"segmentation"`; `None`
+            reads it from the last activation, which is possible for a softmax or a sigmoid.
         recipes: What to try, in this order.
         seed: Int of at least 0, of dropout and of the order of arrays.
         progress: Where to show the bar; by default on standard error.
@@ -121,12 +122,14 @@ def compress(
     task = task_or_raise(model, task)
     judged, name, lower_is_better = metric_or_raise(metric, task)
     train, validation = (batches(which, data, seed) for which, data in (("train", train), ("validation", validation)))
+    for which, data in (("train", train), ("validation", validation)):
+        check_inputs(which, data, model)
     if max_arena_bytes is not None:
         require("tflite_micro", extra="micro")
-    predict = functools.partial(model.predict, verbose=0)
-    reference = _measure(lambda x: keras.ops.convert_to_numpy(predict(x)), validation, judged)
+    reference = _reference(model, validation, judged)
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "metric": name, "reference": reference}
-    found = FinishedCandidates(Path(folder), {**settings, "model": fingerprint(model)})
+    settings |= {"batches of train": int(train.cardinality()), "model": fingerprint(model)}
+    found = FinishedCandidates(Path(folder), settings)
     clock = Stopwatch()
     total = sum(1 + recipe.epochs(epochs) for recipe in recipes)
     with (progress or Progress()).stage("compress", total) as stage:
@@ -134,7 +137,12 @@ def compress(
             model, train, loss_of(model, task, train), task, epochs, learning_rate, seed, found.folder / "trainings",
             clock, budget_seconds, stage,
         )  # fmt: skip
-        tried = [_try(recipe, training, found, validation, judged, reference, lower_is_better) for recipe in recipes]
+        try:
+            tried = [
+                _try(recipe, training, found, validation, judged, reference, lower_is_better) for recipe in recipes
+            ]
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"{found.folder} has what is finished; the same call goes on from there.") from error
     tried = _timed(tried)
     front, best = judge(tried, objective, lower_is_better, max_drop, max_flash_bytes, max_arena_bytes)
     limits = [f"a drop of {max_drop:g}"]
@@ -155,21 +163,28 @@ def _try(
     """The candidate of a recipe: that of an earlier call, or a new one."""
     if (known := found.get(recipe)) is not None:
         training.stage.advance(1 + recipe.epochs(training.epochs), f"{recipe.name}: was there")
-        return known
+        if known.path is None or known.arena_bytes is not None:
+            return known
+        return dataclasses.replace(known, arena_bytes=_or_none(lambda: _arena_bytes(known.path, validation)))
     over = f"not tried: the {training.max_seconds or 0:g} s were over"
     if training.max_seconds is not None and training.clock.seconds > training.max_seconds:
         return Candidate(recipe.name, note=over)
     start = training.clock.seconds
     path = found.folder / f"{recipe.file_name}.tflite"
     try:
-        plain, model = training.model(recipe)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NoEffectWarning)  # such a file would not be what its row says
+            plain, model = training.model(recipe)
         representative = None if recipe.aware else training.data
         names = getattr(training.teacher, "class_names", None) or None
         export = to_tflite(model, path, recipe.quantize, representative, class_names=names)
     except OutOfTime:
         return Candidate(recipe.name, note=f"not finished: the {training.max_seconds:g} s were over")
-    except (ValueError, ImportError) as error:
-        candidate = Candidate(recipe.name, seconds=training.clock.seconds - start, note=str(error).splitlines()[0])
+    except ImportError as error:  # not kept: the package may be there the next time
+        training.stage.advance(1 + recipe.epochs(training.epochs), recipe.name)
+        return Candidate(recipe.name, note=_first_line(error))
+    except (ValueError, NoEffectWarning) as error:
+        candidate = Candidate(recipe.name, seconds=training.clock.seconds - start, note=_first_line(error))
     else:
         value = _measure(LiteRTModel(path).predict, validation, metric)
         candidate = Candidate(
@@ -186,6 +201,10 @@ def _try(
     training.stage.advance(1, recipe.name)
     found.add(recipe, candidate)
     return candidate
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _arena_bytes(path: Path, data: tf.data.Dataset) -> int:
@@ -206,6 +225,20 @@ def _timed(candidates: list[Candidate]) -> tuple[Candidate, ...]:
     paths = [each.path for each in candidates if each.path is not None]
     times = {latency.path: latency.median_ms for latency in benchmark(paths)} if paths else {}
     return tuple(dataclasses.replace(each, latency_ms=times.get(each.path)) for each in candidates)
+
+
+def _reference(model: keras.Model, validation: tf.data.Dataset, metric: Any) -> float:
+    """The metric of the float model; raise where the data do not fit it."""
+    try:
+        value = _measure(model.predict_on_batch, validation, metric)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        must_be = f"inputs and targets of {model.name!r} that the metric can judge"
+        cure = f"{_first_line(error)} Give data as the model was trained on, and a metric for such targets."
+        raise argument_error("compress", "validation", validation.element_spec, must_be, cure) from error
+    if not np.isfinite(value):
+        cure = "Look at the model's predictions: the weights or the data hold values that are not finite."
+        raise argument_error("compress", "validation", value, "data for which the metric is a finite number", cure)
+    return value
 
 
 def _measure(predict: Callable[[Any], np.ndarray], data: tf.data.Dataset, metric: Any) -> float:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,18 @@ class FinishedCandidates:
     def __init__(self, folder: Path, settings: dict[str, Any]):
         self.folder = folder
         self._settings = settings
-        self._rows: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, Candidate] = {}
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _STATE
         if not path.is_file():
             return
         try:
             state = json.loads(path.read_text("utf-8"))
-            found, self._rows = dict(state["settings"]), dict(state["candidates"])
-        except (ValueError, TypeError, KeyError) as error:
+            found = dict(state["settings"])
+            self._rows = {name: self._candidate(row) for name, row in state["candidates"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"compress: {str(path)!r} cannot be read ({error}). Give another folder.") from error
-        changed = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
+        changed = [name for name in {**found, **settings} if not _is_same(found.get(name), settings.get(name))]
         if changed:
             name = changed[0]
             raise InputError(
@@ -46,17 +48,28 @@ class FinishedCandidates:
             )
 
     def get(self, recipe: CompressionRecipe) -> Candidate | None:
-        row = self._rows.get(recipe.file_name)
-        if row is None or (row["path"] is not None and not (self.folder / row["path"]).is_file()):
-            return None
-        return Candidate(**{**row, "path": None if row["path"] is None else self.folder / row["path"]})
+        candidate = self._rows.get(recipe.file_name)
+        is_gone = candidate is not None and candidate.path is not None and not candidate.path.is_file()
+        return None if is_gone else candidate
 
     def add(self, recipe: CompressionRecipe, candidate: Candidate) -> None:
-        row = dataclasses.asdict(candidate)
-        self._rows[recipe.file_name] = {**row, "path": None if candidate.path is None else candidate.path.name}
-        state = {"settings": self._settings, "candidates": self._rows}
+        self._rows[recipe.file_name] = candidate
+        state = {"settings": self._settings, "candidates": {name: _row(each) for name, each in self._rows.items()}}
         write_atomic(self.folder / _STATE, json.dumps(state, indent=1) + "\n")
         shutil.rmtree(self.folder / "trainings", ignore_errors=True)
+
+    def _candidate(self, row):
+        return Candidate(**{**row, "path": None if row["path"] is None else self.folder / row["path"]})
+
+
+def _row(candidate):
+    return {**dataclasses.asdict(candidate), "path": None if candidate.path is None else candidate.path.name}
+
+
+def _is_same(old, new):
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=1e-4)  # sums of another number of threads
+    return old == new
 
 
 def fingerprint(model: keras.Model) -> str:

@@ -8,12 +8,11 @@ import tensorflow as tf
 
 from keras_opt.callbacks.monitors import resolve_mode
 from keras_opt.compression.compression_recipes import CompressionRecipe
-from keras_opt.compression.soft_targets import output_kinds, task_of
+from keras_opt.compression.soft_targets import output_kinds, tasks_of
 from keras_opt.core.errors import argument_error, check_at_least, check_positive, kind_error
 from keras_opt.data.arrays import arrays
 
 _BATCH_SIZE = 32
-_LOSSES = {"multi_label": "binary_crossentropy", "regression": "mse"}
 
 
 def check_numbers(
@@ -54,11 +53,7 @@ def task_or_raise(model: keras.Model, task: str | None) -> str:
     if len(kinds) != 1:
         cure = "Compress by hand: quantize_aware, prune_channels and to_tflite take several outputs."
         raise argument_error("compress", "model", model.name, "a model with one output", cure)
-    task = task or task_of(kinds)
-    if task is None:
-        must_be = "given where the model ends in no softmax and no sigmoid"
-        raise argument_error("compress", "task", None, must_be, 'Logits: "classification". Values: "regression".')
-    return task
+    return tasks_of("compress", model, kinds, task)[0]
 
 
 def metric_or_raise(metric: str | keras.metrics.Metric, task: str) -> tuple[Any, str, bool]:
@@ -78,7 +73,8 @@ def metric_or_raise(metric: str | keras.metrics.Metric, task: str) -> tuple[Any,
     if mode == "auto":
         cure = "Name it for what it is, as in name='my_error' or name='my_accuracy'."
         raise argument_error("compress", "metric", judged.name, "named so that its direction is known", cure)
-    return judged, judged.name, mode == "min"
+    # Keras numbers the names of some metrics by process, and the name decides whether a later call may go on.
+    return judged, metric if isinstance(metric, str) else judged.name, mode == "min"
 
 
 def batches(name: str, data: Any, seed: int) -> tf.data.Dataset:
@@ -88,19 +84,36 @@ def batches(name: str, data: Any, seed: int) -> tf.data.Dataset:
     if not isinstance(data, tf.data.Dataset) or not isinstance(data.element_spec, tuple):
         cure = "keras_opt.data.arrays and image_folder make such sets."
         raise kind_error("compress", name, data, "a tf.data.Dataset of (x, y) batches, or a pair of arrays", cure)
+    if len(data.element_spec) not in (2, 3):
+        cure = "Give (x, y), or (x, y, sample weight)."
+        raise argument_error("compress", name, data.element_spec, "a dataset of inputs with targets", cure)
     if data.cardinality() < 1:
         cure = "Apply tf.data.experimental.assert_cardinality(batches) to it."
         raise argument_error("compress", name, data, "a dataset of a known number of batches, at least 1", cure)
     return data
 
 
+def check_inputs(name: str, data: tf.data.Dataset, model: keras.Model) -> None:
+    """Raise unless batches of `data` have the shape of the model's one input; several are checked by the model."""
+    spec = data.element_spec[0]
+    if len(model.inputs) > 1 or not isinstance(spec, tf.TensorSpec):
+        return
+    takes = model.inputs[0].shape
+    if not spec.shape.is_compatible_with(takes):
+        cure = "Give batches, of inputs raw as the model takes them."
+        raise argument_error("compress", name, tuple(spec.shape), f"batches of inputs of shape {tuple(takes)}", cure)
+
+
 def loss_of(model: keras.Model, task: str, data: tf.data.Dataset) -> Any:
     """The loss the model was compiled with, or the usual one for its task and targets."""
     if model.loss is not None:
         return model.loss
-    if task != "classification":
-        return _LOSSES[task]
+    if task == "regression":
+        return "mse"
+    from_logits = output_kinds("compress", "model", model) == ["linear"]
+    if task == "multi_label":
+        return keras.losses.BinaryCrossentropy(from_logits=from_logits)
     targets = data.element_spec[1]
     one_hot = targets.shape.rank == len(model.outputs[0].shape) and targets.shape[-1] == model.outputs[0].shape[-1]
     kind = keras.losses.CategoricalCrossentropy if one_hot else keras.losses.SparseCategoricalCrossentropy
-    return kind(from_logits=output_kinds("compress", "model", model) == ["linear"])
+    return kind(from_logits=from_logits)

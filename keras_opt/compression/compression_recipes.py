@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_opt.callbacks.backup_and_restore import BackupAndRestore
@@ -14,6 +15,7 @@ from keras_opt.compression.prune_low_magnitude import PruneLowMagnitude
 from keras_opt.compression.quantize_aware import quantize_aware
 from keras_opt.compression.sparsity_schedules import PolynomialSparsity
 from keras_opt.core.clocks import Stopwatch
+from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Stage
 from keras_opt.core.set_weights import set_weights
 
@@ -37,16 +39,16 @@ class CompressionRecipe:
     @property
     def name(self) -> str:
         """The recipe in words."""
-        steps = [f"{self.keep:g} of the channels, distilled"] if self.keep < 1 else []
-        steps += [f"{self.sparsity:.0%} zeros"] if self.sparsity else []
-        steps += ["quantization-aware"] if self.aware else []
+        steps = [f"{100 * self.keep:g}% channels"] if self.keep < 1 else []
+        steps += [f"{100 * self.sparsity:g}% zeros"] if self.sparsity else []
+        steps += ["QAT"] if self.aware else []
         return ", ".join([*steps, self.quantize])
 
     @property
     def file_name(self) -> str:
         """The name of its file, without the suffix."""
-        steps = [f"channels_{round(100 * self.keep)}"] if self.keep < 1 else []
-        steps += [f"zeros_{round(100 * self.sparsity)}"] if self.sparsity else []
+        steps = [f"channels_{100 * self.keep:g}"] if self.keep < 1 else []
+        steps += [f"zeros_{100 * self.sparsity:g}"] if self.sparsity else []
         return "_".join([*steps, *(["qat"] if self.aware else []), self.quantize])
 
     def epochs(self, epochs: int) -> int:
@@ -132,7 +134,7 @@ class Training:
 
 
 class _Watch(keras.callbacks.Callback):
-    """Counts epochs in the bar, and ends the training when the time is over; its backup stays."""
+    """Counts epochs in the bar, and ends a training that diverged or whose time is over; the latter's backup stays."""
 
     def __init__(self, training: Training, note: str):
         super().__init__()
@@ -145,6 +147,8 @@ class _Watch(keras.callbacks.Callback):
             raise OutOfTime
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not np.isfinite(logs["loss"]):
+            raise InputError(f"{self._note}: the loss is {logs['loss']} after epoch {epoch + 1}. Lower learning_rate.")
         self._training.stage.advance(1, self._note)
 
 

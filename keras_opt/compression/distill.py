@@ -1,28 +1,24 @@
 """A small model that learns from a large one, inside stock `fit`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from keras_opt.compression.feature_hints import hints
-from keras_opt.compression.soft_targets import TASKS, SoftTargets, as_logits, output_kinds, task_of
-from keras_opt.core.errors import (
-    argument_error,
-    check_at_least,
-    check_choice,
-    check_fraction,
-    check_positive,
-    kind_error,
-)
+from keras_opt.compression.soft_targets import SoftTargets, output_kinds, tasks_of
+from keras_opt.core.errors import argument_error, check_at_least, check_fraction, check_positive, kind_error
+from keras_opt.core.replicas import replica_count
 from keras_opt.data.arrays import arrays
+from keras_opt.data.class_weights import sample_weights
 from keras_opt.models.graph import functional
 
-_LABELS, _LOGITS = "labels", "teacher_logits"
+_LABELS, _TOLD, _WEIGHTS = "labels", "teacher", "sample_weight"
 
 
 def distill(
@@ -32,7 +28,7 @@ def distill(
     student_loss_weight: float = 0.5,
     features: Mapping[str, str] | None = None,
     feature_loss_weight: float = 1.0,
-    task: str | None = None,
+    task: str | Sequence[str] | None = None,
 ) -> "Distillation":
     """Returns a model that trains `student` on the labels and on what `teacher` makes of the same inputs.
 
@@ -46,7 +42,7 @@ def distill(
     teacher by itself, or labels are few; between models of one size it gains little.
 
     The student is trained in place, and is what `save`, `ModelCheckpoint` and `predict` of the returned model save and
-    ask. Let it be what `quantize_aware` returns, or put `PruneLowMagnitude` among the callbacks, to do both at once.
+    ask (files of weights alone have the projections too, and load into the returned model). Let it be what `quantize_aware` returns, or put `PruneLowMagnitude` among the callbacks, to do both at once.
     Validation reads the labels' loss alone, so that `val_loss` compares with that of a plain fit.
 
     The logits are found where a model ends in a softmax or sigmoid. What is cured of `keras.distillation.Distiller`:
@@ -63,8 +59,9 @@ def distill(
         features: Student's layer name to teacher's: pairs of layers whose outputs are to agree too. Channels that
             differ in number are matched by a learnt projection, maps that differ in size by resizing the teacher's.
         feature_loss_weight: Float above 0, the weight of each pair. Default 1.
-        task: `"classification"`, `"multi_label"` or `"regression"`; `None` reads it from the student's last activation,
-            which is possible for a softmax or a sigmoid. A segmentation is a classification of each pixel.
+        task: `"classification"`, `"multi_label"` (a single sigmoid too), `"regression"` or `"segmentation"` (a
+            classification of each pixel), or a list of one for each output, in the order of `student.outputs`; `None`
+            reads it from the student's last activation, which is possible for a softmax or a sigmoid.
 
     Raises:
         TypeError: `student` or `teacher` is no Keras model, or `features` no mapping.
@@ -88,17 +85,18 @@ def distill(
     check_positive("distill", "temperature", temperature)
     check_fraction("distill", "student_loss_weight", student_loss_weight, one_allowed=True)
     check_positive("distill", "feature_loss_weight", feature_loss_weight)
-    check_choice("distill", "task", task, (None, *TASKS))
     if features is not None and not isinstance(features, Mapping):
         cure = 'Give for example {"block_2": "stage_3"}.'
         raise kind_error("distill", "features", features, "a dict from student's to teacher's layer names", cure)
     kinds = {name: output_kinds("distill", name, model) for name, model in (("student", student), ("teacher", teacher))}
     _check_fit(student, teacher)
-    task = task or task_of(kinds["student"])
-    if task is None:
-        must_be = "given where the student ends in no softmax and no sigmoid"
-        raise argument_error("distill", "task", None, must_be, 'Logits: "classification". Values: "regression".')
-    return Distillation(student, teacher, kinds, task, temperature, student_loss_weight, features, feature_loss_weight)
+    tasks = tasks_of("distill", student, kinds["student"], task)
+    tasks_of("distill", teacher, kinds["teacher"], tasks)
+    told = [
+        SoftTargets(each, temperature, *of_both)
+        for each, *of_both in zip(tasks, kinds["teacher"], kinds["student"], strict=True)
+    ]
+    return Distillation(student, teacher, told, student_loss_weight, features, feature_loss_weight)
 
 
 def _check_model(owner, name, model):
@@ -135,15 +133,15 @@ class Distillation(keras.Model):
         student: The model in training.
     """
 
-    def __init__(self, student, teacher, kinds, task, temperature, student_loss_weight, features, feature_loss_weight):
-        super().__init__(name=student.name)
+    def __init__(self, student, teacher, soft_targets, student_loss_weight, features, feature_loss_weight):
+        super().__init__(name=student.name, dtype=student.dtype_policy)  # which says whether to scale the loss
         features = dict(features or {})
         self.student = student
+        self.output_names = functional(student).output_names  # by which `compile` takes losses and metrics
         self.hints = hints("distill", features, student, teacher)
         self._learner = _with_features(student, features)
         self._teacher = _with_features(teacher, features.values())
-        self._kinds = kinds
-        self._soft_targets = SoftTargets(task, temperature)
+        self._soft_targets = soft_targets
         self._squares = keras.losses.MeanSquaredError()
         self._student_loss_weight, self._feature_loss_weight = student_loss_weight, feature_loss_weight
         self._student_loss = keras.metrics.Mean(name="student_loss")
@@ -158,14 +156,15 @@ class Distillation(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        labels, logits = _split(y)
+        labels, told = _split(y)
         if not isinstance(y_pred, _Step):
             return super().compute_loss(x, labels, y_pred, sample_weight, training)
-        penalty = sum(self.losses)  # regularisers, which are no part of what is weighed
+        replicas = replica_count()  # Keras gives each its share of a loss
+        penalty = sum(ops.sum(each) for each in self.losses) / replicas  # of regularisers: no part of what is weighed
         student_loss = super().compute_loss(x, labels, y_pred.outputs, sample_weight, training) - penalty
-        distillation_loss = self._distance(x, logits, y_pred, sample_weight)
-        self._student_loss.update_state(student_loss)
-        self._distillation_loss.update_state(distillation_loss)
+        distillation_loss = self._distance(x, told, y_pred, sample_weight)
+        self._student_loss.update_state(student_loss * replicas)
+        self._distillation_loss.update_state(distillation_loss * replicas)
         weight = self._student_loss_weight
         return weight * student_loss + (1 - weight) * distillation_loss + penalty
 
@@ -180,20 +179,18 @@ class Distillation(keras.Model):
         """Save the student, as a plain model."""
         self.student.save(filepath, *arguments, **settings)
 
-    def _distance(self, x, logits, step, sample_weight):
+    def _distance(self, x, told, step, sample_weight):
         """How far the student is from the teacher."""
         weights = keras.tree.flatten(sample_weight)
-        outputs = keras.tree.flatten(step.outputs)
-        theirs, features = keras.tree.flatten(logits), []
-        if logits is None or self.hints:
-            told, features = self._teacher.model(x, training=False)
-            if logits is None:
-                theirs = _logits(keras.tree.flatten(told), self._kinds["teacher"])
-        ours = _logits(outputs, self._kinds["student"])
+        features = []
+        if told is None or self.hints:
+            outputs, features = self._teacher.model(x, training=False)
+            told = outputs if told is None else told
+        theirs, ours = keras.tree.flatten(told), keras.tree.flatten(step.outputs)
         by_output = weights if len(weights) == len(ours) else weights * len(ours)
         soft = sum(
-            self._soft_targets(ops.stop_gradient(their), our, weight)
-            for their, our, weight in zip(theirs, ours, by_output, strict=True)
+            distance(ops.stop_gradient(their), our, weight)
+            for distance, their, our, weight in zip(self._soft_targets, theirs, ours, by_output, strict=True)
         )
         by_row = weights[0] if len(weights) == 1 and weights[0] is not None and len(weights[0].shape) == 1 else None
         hinted = [hint(*pair) for hint, *pair in zip(self.hints, step.features, features, strict=True)]
@@ -201,9 +198,15 @@ class Distillation(keras.Model):
 
 
 def cache_teacher(
-    teacher: keras.Model, x: Any, y: Any, batch_size: int = 32, seed: int | None = None, verbose: str | int = "auto"
+    teacher: keras.Model,
+    x: Any,
+    y: Any,
+    batch_size: int = 32,
+    seed: int | None = None,
+    verbose: str | int = "auto",
+    class_weight: Literal["balanced"] | Mapping[int, float] | None = None,
 ) -> tf.data.Dataset:
-    """Asks `teacher` once about every row of `x`, and returns batches with its logits beside the labels.
+    """Asks `teacher` once about every row of `x`, and returns batches with its answers beside the labels.
 
     For the `fit` of what `distill` returns, which then runs the student alone:
 
@@ -219,35 +222,34 @@ def cache_teacher(
         batch_size: Int of at least 1.
         seed: Of the order of the rows, which is new in each epoch.
         verbose: Of the prediction's progress bar, as in `predict`.
+        class_weight: As in `keras_opt.data.arrays`; give it here, since `fit` takes it for no such targets.
 
     Returns:
-        A dataset of `(x, {"labels": y, "teacher_logits": logits})`.
+        A dataset of `(x, {"labels": y, "teacher": outputs})`, with sample weights where `class_weight` is given.
 
     Raises:
-        ValueError: The teacher's outputs are neither probabilities nor logits, or x and y do not fit.
+        ValueError: The teacher has several outputs, or x and y do not fit.
 
-    Cost: one prediction of the teacher for each row, and its logits in memory as float32.
+    Cost: one prediction of the teacher for each row, and its outputs in memory.
     """
     _check_model("cache_teacher", "teacher", teacher)
-    kinds = output_kinds("cache_teacher", "teacher", teacher)
     check_at_least("cache_teacher", "batch_size", batch_size, 1)
-    if len(kinds) != 1:
+    if len(getattr(teacher, "outputs", None) or ()) != 1:
         cure = "Fit with the teacher in the step, without this."
-        raise argument_error("cache_teacher", "teacher", teacher.name, "a model with one output", cure)
-    outputs = teacher.predict(x, batch_size=batch_size, verbose=verbose)
-    logits = ops.convert_to_numpy(as_logits(outputs, kinds[0]))
-    return arrays(x, {_LABELS: y, _LOGITS: logits}, batch_size=batch_size, seed=seed)
+        raise argument_error("cache_teacher", "teacher", teacher.name, "a built model with one output", cure)
+    columns = {_LABELS: y, _TOLD: teacher.predict(x, batch_size=batch_size, verbose=verbose)}
+    if class_weight is None:
+        return arrays(x, columns, batch_size=batch_size, seed=seed)
+    columns[_WEIGHTS] = sample_weights("cache_teacher", np.asarray(y), class_weight)
+    batches = arrays(x, columns, batch_size=batch_size, seed=seed)
+    return batches.map(lambda x, y: (x, {name: y[name] for name in (_LABELS, _TOLD)}, y[_WEIGHTS]))
 
 
 def _split(targets):
-    """The labels and the teacher's logits of a batch of `cache_teacher`; other targets are all labels."""
-    if isinstance(targets, Mapping) and set(targets) == {_LABELS, _LOGITS}:
-        return targets[_LABELS], targets[_LOGITS]
+    """The labels and the teacher's outputs of a batch of `cache_teacher`; other targets are all labels."""
+    if isinstance(targets, Mapping) and set(targets) == {_LABELS, _TOLD}:
+        return targets[_LABELS], targets[_TOLD]
     return targets, None
-
-
-def _logits(outputs, kinds):
-    return [as_logits(output, kind) for output, kind in zip(outputs, kinds, strict=True)]
 
 
 def _with_features(model, names):

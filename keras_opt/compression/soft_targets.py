@@ -1,17 +1,19 @@
 """What a student is told by its teacher's outputs: the loss between the two, softened by a temperature."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_opt.core.errors import InputError
+from keras_opt.core.errors import InputError, argument_error, check_choice
 from keras_opt.models.graph import calls, functional, has_graph, output_leaves
 
-TASKS = ("classification", "multi_label", "regression")
+TASKS = ("classification", "multi_label", "regression", "segmentation")
 
 _SMALLEST = 1e-7  # the probability below which a logarithm is cut, as in Keras
+_TASKS = {"softmax": "classification", "sigmoid": "multi_label"}
 _ACTIVATIONS = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
 
 
@@ -22,21 +24,27 @@ class SoftTargets(keras.losses.Loss):
         multi_label      T^2 * the same of sigmoid(. / T), averaged over the labels
         regression       (teacher - student)^2, averaged over the values
 
-    The factor T^2 keeps the gradient's size, which falls with 1 / T^2. Reduction and sample weights are Keras's.
+    A segmentation is a classification of each pixel. The factor T^2 keeps the gradient's size, which falls with
+    1 / T^2. The student's outputs come as they are, of the kind `student`; reduction, sample weights and the mask that
+    they carry are Keras's.
 
     Source: G. Hinton, O. Vinyals and J. Dean, 2015, "Distilling the Knowledge in a Neural Network", section 2.
     """
 
-    def __init__(self, task: str, temperature: float):
+    def __init__(self, task: str, temperature: float, teacher: str = "linear", student: str = "linear"):
         super().__init__(name="soft_targets")
         self.task = task
         self.temperature = temperature
+        self._kinds = teacher, student
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         if self.task == "regression":
             return ops.mean(ops.square(y_true - y_pred), axis=-1)
-        teacher, student = y_true / self.temperature, y_pred / self.temperature
-        if self.task == "classification":
+        teacher, student = (
+            as_logits(outputs, kind) / self.temperature
+            for outputs, kind in zip((y_true, y_pred), self._kinds, strict=True)
+        )
+        if self.task != "multi_label":
             gap = ops.log_softmax(teacher) - ops.log_softmax(student)
             divergence = ops.sum(ops.softmax(teacher) * gap, axis=-1)
         else:
@@ -84,11 +92,29 @@ def output_kinds(owner: str, argument: str, model: keras.Model) -> list[str]:
     return kinds
 
 
-def task_of(kinds: list[str]) -> str | None:
-    """What a model whose outputs end so is trained for; `None` where logits and values cannot be told apart."""
-    tasks = {"softmax": "classification", "sigmoid": "multi_label"}
-    found = {tasks.get(kind) for kind in kinds}
-    return found.pop() if len(found) == 1 else None
+def tasks_of(owner: str, model: keras.Model, kinds: list[str], task: str | Sequence[str] | None) -> list[str]:
+    """What each output of `model` is for: `task`, one for all or one for each, or what its kind says.
+
+    Raises:
+        ValueError: The kind does not say it, or the task is not one of such an output.
+    """
+    tasks = list(task) if isinstance(task, list | tuple) else [task] * len(kinds)
+    if len(tasks) != len(kinds):
+        raise argument_error(owner, "task", task, f"one task, or one for each of {len(kinds)} outputs", "Count them.")
+    for each in tasks:
+        check_choice(owner, "task", each, (None, *TASKS))
+    tasks = [each or _TASKS.get(kind) for each, kind in zip(tasks, kinds, strict=True)]
+    if None in tasks:
+        must_be = "given where a model ends in no softmax and no sigmoid"
+        raise argument_error(owner, "task", task, must_be, 'Logits: "classification". Values: "regression".')
+    for each, kind, output in zip(tasks, kinds, keras.tree.flatten(functional(model).output), strict=True):
+        if each in ("classification", "segmentation") and output.shape[-1] == 1:
+            must_be = "'multi_label' for a model that ends in a single unit, which tells two classes apart"
+            raise argument_error(owner, "task", each, must_be, "Leave it out where the model ends in a sigmoid.")
+        if each == "multi_label" and kind == "softmax":
+            must_be = "'classification' for a model that ends in a softmax"
+            raise argument_error(owner, "task", each, must_be, "End the models in a sigmoid for labels of which many hold.")
+    return tasks
 
 
 def _end(model, name):

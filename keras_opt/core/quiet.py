@@ -26,6 +26,7 @@ def captured_output() -> Iterator[TextIO]:
         _no_log_records(),
     ):
         yield log
+        _rebind_handlers(log, sys.__stderr__)
 
 
 @contextlib.contextmanager
@@ -41,6 +42,14 @@ def _descriptors_to(target):
         for descriptor, copy in saved.items():
             os.dup2(copy, descriptor)
             os.close(copy)
+
+
+def _rebind_handlers(closed, stream):
+    """Handlers that were made while the streams were captured, as by the import of TensorFlow, write to `stream`."""
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    for handler in (handler for logger in loggers for handler in logger.handlers):
+        if getattr(handler, "stream", None) is closed:
+            handler.setStream(stream)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from keras_opt.data.upright_jpeg import upright_jpeg_size
 
 Size = tuple[int, int]
 
-_RATIOS = (8, 4, 2)
+_RATIOS = np.array([1, 2, 4, 8])
 _MOST_ENLARGED = 1.2
 
 
@@ -60,7 +60,7 @@ def jpegs_like_keras(
     Returns:
         uint8 array of shape (n, height, width, channels); `None` if any of the files cannot be read.
     """
-    return _read_jpegs(paths, image_size, channels, 1, fancy_upscaling=True)
+    return _read_jpegs(paths, np.zeros(len(paths), int), image_size, channels, fancy_upscaling=True)
 
 
 def jpegs_fast(
@@ -77,15 +77,8 @@ def jpegs_fast(
         grey levels at 224x224 (Keras: 6), 5 at 160x160 (Keras: 9).
     """
     most = _MOST_ENLARGED * (np.array(sizes) / image_size).min(axis=1)
-    ratios = np.array([next((ratio for ratio in _RATIOS if ratio <= limit), 1) for limit in most])
-    images = np.empty((len(paths), *image_size, channels), np.uint8)
-    for ratio in np.unique(ratios).tolist():
-        rows = np.flatnonzero(ratios == ratio)
-        some = _read_jpegs([paths[row] for row in rows], image_size, channels, ratio, fancy_upscaling=False)
-        if some is None:
-            return None
-        images[rows] = some
-    return images
+    places = np.searchsorted(_RATIOS, most, side="right").clip(1) - 1
+    return _read_jpegs(paths, places, image_size, channels, fancy_upscaling=False)
 
 
 def _decode(path, image_size: Size, channels: int, read_jpegs: Callable[..., np.ndarray | None]) -> np.ndarray:
@@ -106,30 +99,37 @@ def _size(path):
         return None
 
 
-def _read_jpegs(paths, image_size, channels, ratio, *, fancy_upscaling):
-    read = _jpeg_reader(tuple(image_size), channels, ratio, fancy_upscaling)
+def _read_jpegs(paths, places, image_size, channels, *, fancy_upscaling):
+    """The images of JPEGs, each decoded at the ratio that has its place in `_RATIOS`."""
+    read = _jpeg_reader(tuple(image_size), channels, fancy_upscaling)
     try:
-        return read(tf.constant([os.fspath(path) for path in paths])).numpy()
+        return read(tf.constant([os.fspath(path) for path in paths]), tf.constant(places, tf.int32)).numpy()
     except tf.errors.OpError:
         return None
 
 
 @functools.cache
-def _jpeg_reader(image_size, channels, ratio, fancy_upscaling):
+def _jpeg_reader(image_size, channels, fancy_upscaling):
     """From names of files to images, as one graph: op by op, threads would wait for each other's Python."""
 
-    def read(path):
+    def read(path_and_place):
+        path, place = path_and_place
         content = tf.io.read_file(path)
-        pixels = tf.raw_ops.DecodeJpeg(
-            contents=content, channels=channels, ratio=ratio, fancy_upscaling=fancy_upscaling
-        )
-        return _resized(pixels, image_size)
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
-    def read_all(paths):
+        def decode(ratio):
+            return tf.raw_ops.DecodeJpeg(
+                contents=content, channels=channels, ratio=ratio, fancy_upscaling=fancy_upscaling
+            )
+
+        return _resized(
+            tf.switch_case(place, [functools.partial(decode, ratio) for ratio in _RATIOS.tolist()]), image_size
+        )
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), kind) for kind in (tf.string, tf.int32)])
+    def read_all(paths, places):
         with tf.device("CPU"):
             image = tf.TensorSpec((*image_size, channels), tf.uint8)
-            return tf.map_fn(read, paths, fn_output_signature=image, parallel_iterations=os.cpu_count())
+            return tf.map_fn(read, (paths, places), fn_output_signature=image, parallel_iterations=os.cpu_count())
 
     return read_all.get_concrete_function()
 

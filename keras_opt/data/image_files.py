@@ -1,5 +1,6 @@
 """Many image files as one uint8 array, with a list of those that cannot be read."""
 
+import itertools
 import math
 import os
 import shutil
@@ -19,6 +20,7 @@ from keras_opt.data.decode import decode_image
 
 MEMORY_LIMIT_BYTES = 2 * 1024**3
 LISTED_FILES = 10
+_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,15 @@ def _readable(paths, read, what, on_error, max_bad_fraction, progress):
         except (OSError, ValueError) as error:
             return SkippedFile(Path(paths[position]), str(error))
 
+    def attempt_all(positions):
+        return [attempt(position) for position in positions]
+
     pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=what)
     try:
         with (progress or Progress(quiet=True)).stage(what, total=len(paths)) as stage:
-            for position, result in enumerate(pool.map(attempt, range(len(paths)))):
+            # In chunks: a task of its own for each file would cost as much as a look at it.
+            chunks = [range(len(paths))[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+            for position, result in enumerate(itertools.chain.from_iterable(pool.map(attempt_all, chunks))):
                 if not isinstance(result, SkippedFile):
                     kept.append(position)
                     results.append(result)

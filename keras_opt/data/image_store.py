@@ -85,6 +85,10 @@ class ImageStore:
         states = self._states[positions]
         if (states == _STORED).all():
             return self._rows[positions], positions
+        if (states == _UNREAD).all() and not self._held(positions).any() and self._are_jpegs(positions).all():
+            decoded = self._read_jpegs(positions)
+            if decoded is not None:  # most batches of a first epoch, without a copy
+                return decoded, positions
         images = np.empty((len(positions), *self.shape), np.uint8)
         good = states == _STORED
         if good.any():
@@ -100,24 +104,20 @@ class ImageStore:
     # Three ways to put the images of `positions` into these `rows` of a batch; each tells which it did.
 
     def _fill_from_file(self, images, rows, positions):
-        is_held = np.array([self._file is not None and self._file.holds(position) for position in positions], bool)
+        is_held = self._held(positions)
         if is_held.any():
             images[rows[is_held]] = self._rows[positions[is_held]]
             self._states[positions[is_held]] = _STORED
         return is_held
 
     def _fill_with_jpegs(self, images, rows, positions):
-        is_jpeg = self._jpeg_sizes[positions, 0] > 0
-        if is_jpeg.any():
-            positions = positions[is_jpeg]
-            paths = [self._paths[position] for position in positions]
-            decoded = self._decode_jpegs(paths, self._jpeg_sizes[positions], self.shape[:2], self.shape[2])
+        are_jpegs = self._are_jpegs(positions)
+        if are_jpegs.any():
+            decoded = self._read_jpegs(positions[are_jpegs])
             if decoded is None:  # one of them is damaged
                 return np.zeros(len(rows), bool)
-            images[rows[is_jpeg]] = decoded
-            for position, image in zip(positions, decoded, strict=True):
-                self._keep(position, image)
-        return is_jpeg
+            images[rows[are_jpegs]] = decoded
+        return are_jpegs
 
     def _fill_one_by_one(self, images, rows, positions):
         def fill(row, position):
@@ -130,6 +130,20 @@ class ImageStore:
             return True
 
         return list(self._pool.map(fill, rows, positions))
+
+    def _held(self, positions):
+        return np.array([self._file is not None and self._file.holds(position) for position in positions], bool)
+
+    def _are_jpegs(self, positions):
+        return self._jpeg_sizes[positions, 0] > 0
+
+    def _read_jpegs(self, positions):
+        paths = [self._paths[position] for position in positions]
+        decoded = self._decode_jpegs(paths, self._jpeg_sizes[positions], self.shape[:2], self.shape[2])
+        if decoded is not None:
+            for position, image in zip(positions, decoded, strict=True):
+                self._keep(position, image)
+        return decoded
 
     def _keep(self, position, image):
         if self._rows is None:

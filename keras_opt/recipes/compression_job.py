@@ -170,14 +170,15 @@ def table(result: CompressionResult) -> Table:
             each.name,
             "-" if each.metric is None else f"{each.metric:.4f}",
             *(_count(value) for value in (each.macs, each.size_bytes, each.gzip_bytes, each.arena_bytes)),
-            "-" if each.latency_ms is None else f"{each.latency_ms:.3f} ms",
+            "-" if each.latency_ms is None else f"{each.latency_ms:.3g} ms",
             _remark(result, each),
         )
         for each in result.candidates
     ]
     note = (
         f"{result.metric} on the validation data ({result.reference:.4f} of the float model), flash, gzip and arena in "
-        "bytes. Latency is one call on this host with one thread; a device differs."
+        "bytes; no arena where TFLite Micro does not run the file, or is not installed. Latency is one call on this "
+        "host with one thread; a device differs."
     )
     return Table("What was tried", columns, rows, note)
 

@@ -1,11 +1,14 @@
 """compress: the table, the limits, and a search that loses nothing when it is broken off."""
 
+import importlib
 import json
 import re
+import shutil
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_opt.compression import Candidate, CompressionRecipe, compress, compression_recipes
 from keras_opt.compression.compression_result import judge
@@ -21,6 +24,7 @@ Y = (X[:, 0] + X[:, 1] > 0).astype(int)
 FLOAT = CompressionRecipe("float32")
 DYNAMIC = CompressionRecipe("dynamic")
 SMALL = CompressionRecipe("float32", keep=0.5)
+MODULE = importlib.import_module("keras_opt.compression.compress")
 QUIET = {"progress": Progress(quiet=True), "epochs": 2}
 
 
@@ -31,6 +35,27 @@ def trained():
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(X, Y, epochs=20, verbose=0)
     return model
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    """A search that nothing broke off."""
+    before = trained.get_weights()
+    recipes = (FLOAT, SMALL, DYNAMIC)
+    found = search(trained, tmp_path_factory.mktemp("whole"), recipes, max_drop=0.5, objective="macs")
+    for old, new in zip(before, trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    return found
+
+
+@pytest.fixture
+def no_arena(monkeypatch):
+    """TFLite Micro is asked in no process of its own."""
+    monkeypatch.setattr(MODULE, "run_tflm", missing)
+
+
+def missing(*arguments):
+    raise ImportError("not installed")
 
 
 def search(model, folder, recipes=(FLOAT, SMALL), **settings):
@@ -77,29 +102,37 @@ def test_every_recipe_has_a_name_and_a_file_of_its_own():
     assert sum(recipe.epochs(5) for recipe in recipes) == 70, "the docstring of compress says how many"
 
 
-def test_what_a_search_finds(trained, tmp_path):
-    before = trained.get_weights()
-    found = search(trained, tmp_path, (FLOAT, SMALL, DYNAMIC), max_drop=0.5, objective="macs")
-    plain, small, _ = found.candidates
-    assert found.reference == np.mean(trained.predict(X[64:], verbose=0).argmax(-1) == Y[64:])
-    assert plain.metric == found.reference
+def test_what_a_search_finds(trained, whole):
+    plain, small, _ = whole.candidates
+    assert whole.reference == np.mean(trained.predict(X[64:], verbose=0).argmax(-1) == Y[64:])
+    assert plain.metric == whole.reference
     assert plain.macs == macs(trained) > small.macs
     assert plain.size_bytes == plain.path.stat().st_size > small.size_bytes
-    assert found.best is small
-    assert found.front == ((small,) if small.metric >= plain.metric else (small, plain))
+    assert whole.best is small
+    assert whole.front == ((small,) if small.metric >= plain.metric else (small, plain))
     assert min(plain.latency_ms, plain.arena_bytes) > 0
-    for old, new in zip(before, trained.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
-    assert not (tmp_path / "trainings").exists()
-    assert f"best for macs: {small.name}" in str(found)
-    assert len(found.plot().collections) == 1
+    assert not (plain.path.parent / "trainings").exists()
+    assert f"best for macs: {small.name}" in str(whole)
+    assert len(whole.plot().collections) == 1
 
 
-def test_a_second_call_trains_nothing(trained, tmp_path, monkeypatch):
-    first = search(trained, tmp_path)
+@pytest.mark.usefixtures("no_arena")
+def test_a_second_call_trains_nothing(trained, whole, tmp_path, monkeypatch):
+    folder = shutil.copytree(whole.best.path.parent, tmp_path / "again")
     monkeypatch.setattr(compression_recipes.Training, "model", None)
-    second = search(trained, tmp_path, objective="size")
-    assert [each.gzip_bytes for each in first.candidates] == [each.gzip_bytes for each in second.candidates]
+    second = search(trained, folder, objective="size")
+    assert [each.gzip_bytes for each in whole.candidates[:2]] == [each.gzip_bytes for each in second.candidates]
+
+
+@pytest.mark.usefixtures("no_arena")
+def test_what_a_missing_package_kept_back_comes_with_it(trained, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULE, "to_tflite", missing)
+        assert [each.note for each in search(trained, tmp_path, (FLOAT,)).candidates] == ["not installed"]
+    found = search(trained, tmp_path, (FLOAT,)).best
+    assert found.arena_bytes is None
+    monkeypatch.setattr(MODULE, "_arena_bytes", lambda path, data: 7)
+    assert search(trained, tmp_path, (FLOAT,)).best.arena_bytes == 7
 
 
 class Broken(Exception):
@@ -107,8 +140,8 @@ class Broken(Exception):
 
 
 @pytest.mark.parametrize("update", [2, 13])  # in the first epoch and in the last of four
-def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, tmp_path, monkeypatch, update):
-    whole = search(trained, tmp_path / "whole").candidates[1]
+@pytest.mark.usefixtures("no_arena")
+def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tmp_path, monkeypatch, update):
     original, seen = compression_recipes._Watch.on_train_batch_end, []
 
     def break_off(self, batch, logs=None):
@@ -120,24 +153,47 @@ def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(compression_recipes._Watch, "on_train_batch_end", break_off)
         with pytest.raises(Broken):
-            search(trained, tmp_path / "broken")
-    after = search(trained, tmp_path / "broken").candidates[1]
-    assert after.path.read_bytes() == whole.path.read_bytes()
+            search(trained, tmp_path, (SMALL,))
+    (after,) = search(trained, tmp_path, (SMALL,)).candidates
+    assert after.path.read_bytes() == whole.candidates[1].path.read_bytes()
 
 
+def test_ctrl_c_says_how_to_go_on(trained, tmp_path, monkeypatch):
+    def press(self, recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compression_recipes.Training, "model", press)
+    with pytest.raises(KeyboardInterrupt, match="has what is finished; the same call goes on from there"):
+        search(trained, tmp_path, (FLOAT,))
+
+
+def test_a_training_that_diverges_is_a_row_that_says_so(trained, tmp_path):
+    found = search(trained, tmp_path, (SMALL,), learning_rate=1e30)
+    assert re.search(r"channels: the loss is (nan|inf) after epoch 1. Lower learning_rate", found.candidates[0].note)
+
+
+@pytest.mark.usefixtures("no_arena")
 def test_a_budget_leaves_work_for_a_later_call(trained, tmp_path):
-    found = search(trained, tmp_path, budget_seconds=1e-6)
+    found = search(trained, tmp_path, (FLOAT, DYNAMIC), budget_seconds=1e-6)
     assert [each.note for each in found.candidates] == ["not tried: the 1e-06 s were over"] * 2
     assert found.best is None
     assert str(found).endswith("No file is within the limits.")
-    assert all(each.path for each in search(trained, tmp_path).candidates)
+    assert all(each.path for each in search(trained, tmp_path, (FLOAT, DYNAMIC)).candidates)
 
 
-def test_a_recipe_that_fails_is_a_row_with_its_reason(trained, tmp_path):
-    found = search(trained, tmp_path, (CompressionRecipe("float32", keep=0.001), CompressionRecipe("dynamic")))
-    assert all(each.path or each.note for each in found.candidates)
+@pytest.mark.usefixtures("no_arena")
+def test_a_recipe_that_fails_is_a_row_with_its_reason(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2, "softmax")])
+    model.layers[0].trainable = False
+    recipes = (SMALL, CompressionRecipe("float32", sparsity=0.5), CompressionRecipe("float32", aware=True), FLOAT)
+    small, zeros, aware, plain = search(model, tmp_path, recipes).candidates
+    assert "removes no channel" in small.note, "the file would be named for what it is not"
+    assert zeros.note
+    assert aware.note
+    assert plain.path.is_file()
 
 
+@pytest.mark.usefixtures("no_arena")
 def test_a_regression_is_judged_by_an_error(tmp_path):
     keras.utils.set_random_seed(0)
     model = mlp([8], (6,), 1, classifier_activation=None)
@@ -147,18 +203,21 @@ def test_a_regression_is_judged_by_an_error(tmp_path):
     found = compress(model, (X, X[:, :1]), (X, X[:, :1]), **settings)
     error = np.abs(model.predict(X, verbose=0) - X[:, :1]).mean()
     np.testing.assert_allclose([found.reference, found.best.metric], error, rtol=1e-5)
-    assert found.metric == "mean_absolute_error"
+    assert found.metric == "mae"
 
 
+@pytest.mark.usefixtures("no_arena")
 def test_another_search_in_the_folder_is_refused(trained, tmp_path):
     search(trained, tmp_path, (FLOAT,))
     with pytest.raises(InputError, match="has the files of another search: epochs was 2 and is 3"):
         search(trained, tmp_path, (FLOAT,), epochs=3)
-    (tmp_path / "compress.json").write_text("{")
-    with pytest.raises(InputError, match=r"compress\.json' cannot be read"):
-        search(trained, tmp_path, (FLOAT,))
+    for damage in ("{", '{"settings": {}, "candidates": {"float32": {}}}'):
+        (tmp_path / "compress.json").write_text(damage)
+        with pytest.raises(InputError, match=r"compress\.json' cannot be read"):
+            search(trained, tmp_path, (FLOAT,))
 
 
+@pytest.mark.usefixtures("no_arena")
 def test_a_file_that_is_gone_is_made_again(trained, tmp_path):
     found = search(trained, tmp_path, (FLOAT,))
     found.best.path.unlink()
@@ -168,6 +227,7 @@ def test_a_file_that_is_gone_is_made_again(trained, tmp_path):
     assert rows["float32"]["path"] == "float32.tflite"
 
 
+@pytest.mark.usefixtures("no_arena")
 def test_class_names_reach_the_files(trained, tmp_path):
     trained.class_names = ("no", "yes")
     found = search(trained, tmp_path, (FLOAT,))
@@ -182,12 +242,29 @@ ENDLESS = arrays(X, Y).repeat()
     ("name", "value", "message"),
     [
         ("train", ENDLESS, "must be a dataset of a known number of batches"),
+        ("train", (X[:, :5], Y), "must be batches of inputs of shape (None, 6). Received: train=(None, 5)"),
+        ("train", tf.data.Dataset.from_tensor_slices((X, Y)), "must be batches of inputs of shape (None, 6)"),
+        ("train", tf.data.Dataset.from_tensors((X,)), "must be a dataset of inputs with targets"),
+        ("validation", (X, np.zeros((96, 7))), "must be inputs and targets of"),
         ("metric", "no metric", "must be a metric that Keras knows"),
         ("metric", keras.metrics.Mean(name="what"), "must be named so that its direction is known"),
     ],
-    ids=["endless", "unknown", "direction"],
+    ids=["endless", "width", "unbatched", "no targets", "targets", "unknown", "direction"],
 )
 def test_refusals(trained, tmp_path, name, value, message):
     arguments = {"train": (X, Y), "validation": (X, Y), "folder": tmp_path, name: value}
     with pytest.raises(InputError, match=f"compress: argument `{name}` {re.escape(message)}"):
         compress(trained, **arguments)
+
+
+@pytest.mark.usefixtures("no_arena")
+def test_a_metric_that_keras_numbers_lets_a_later_call_go_on(tmp_path):
+    model = mlp([8], (6,), 1)
+    for _ in range(2):
+        found = compress(model, (X, Y), (X, Y), "auc", folder=tmp_path, recipes=[FLOAT], **QUIET)
+    assert found.metric == "auc"
+
+
+def test_recipes_that_differ_little_have_files_of_their_own():
+    assert CompressionRecipe("int8", keep=0.501).file_name != CompressionRecipe("int8", keep=0.5).file_name
+    assert CompressionRecipe("int8", keep=0.29).file_name == "channels_29_int8"

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_opt.callbacks import ModelCheckpoint
@@ -176,7 +177,7 @@ def test_kinds_of_ends():
 
 def test_a_regression_needs_to_be_told():
     student, teacher = (network(activation=None, outputs=1) for _ in range(2))
-    with pytest.raises(InputError, match="argument `task` must be given where the student ends in no softmax"):
+    with pytest.raises(InputError, match="argument `task` must be given where a model ends in no softmax"):
         distill(student, teacher)
     model = compiled(student, teacher, loss="mse", task="regression")
     gap = ((student.predict(X, verbose=0) - teacher.predict(X, verbose=0)) ** 2).mean()
@@ -217,6 +218,94 @@ MAPS = keras.Sequential([keras.Input((4,)), layers.Reshape((2, 2), name="maps"),
 def test_refusals(teacher, settings, message):
     with pytest.raises(InputError, match=message):
         distill(network(), teacher, **settings)
+
+
+def test_a_regression_is_told_values_whatever_its_last_activation():
+    student, teacher = (network(activation="sigmoid", outputs=1) for _ in range(2))
+    model = compiled(student, teacher, rate=0.0, loss="mse", task="regression")
+    gap = ((student.predict(X, verbose=0) - teacher.predict(X, verbose=0)) ** 2).mean()
+    for data in ((X, Y / 3), (cache_teacher(teacher, X, Y / 3, batch_size=24, verbose=0),)):
+        logs = model.fit(*data, batch_size=None if len(data) == 1 else 24, shuffle=False, verbose=0).history
+        np.testing.assert_allclose(logs["distillation_loss"], gap, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("end", "units", "task", "message"),
+    [
+        ("sigmoid", 1, "classification", "'multi_label' for a model that ends in a single unit"),
+        ("softmax", 3, "multi_label", "'classification' for a model that ends in a softmax"),
+        ("softmax", 3, ["classification"] * 2, "one task, or one for each of 1 outputs"),
+    ],
+)
+def test_a_task_that_the_outputs_cannot_have(end, units, task, message):
+    with pytest.raises(InputError, match=f"distill: argument `task` must be {message}"):
+        distill(network(activation=end, outputs=units), network(activation=end, outputs=units), task=task)
+
+
+def test_a_softmax_teaches_no_sigmoid():
+    with pytest.raises(InputError, match="'classification' for a model that ends in a softmax"):
+        distill(network(activation="sigmoid"), network())
+
+
+def test_each_output_has_its_task():
+    def two():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, [layers.Dense(3, "softmax", name="a")(inputs), layers.Dense(1, name="b")(inputs)])
+
+    student, teacher = two(), two()
+    model = distill(student, teacher, task=["classification", "regression"])
+    model.compile(keras.optimizers.SGD(0.0), {"a": "sparse_categorical_crossentropy", "b": "mse"})
+    logs = model.fit(X, [Y, Y], batch_size=24, verbose=0).history
+    (p, said), (q, guessed) = teacher.predict(X, verbose=0), student.predict(X, verbose=0)
+    soft = 9 * divergence(softmax(np.log(p) / 3), softmax(np.log(q) / 3)).mean()
+    np.testing.assert_allclose(logs["distillation_loss"], soft + ((said - guessed) ** 2).mean(), rtol=1e-4)
+
+
+def test_what_is_masked_teaches_nothing():
+    def tagger(units):
+        inputs = keras.Input((5,), dtype="int32")
+        words = layers.Embedding(9, units, mask_zero=True)(inputs)
+        return keras.Model(inputs, layers.Dense(3, "softmax")(words))
+
+    x = RNG.integers(1, 9, (8, 5)) * (np.arange(5) < 3)
+    student, teacher = tagger(2), tagger(8)
+    teacher.set_weights([20 * weight for weight in teacher.get_weights()])
+    logs = compiled(student, teacher, rate=0.0).fit(x, x % 3, batch_size=8, verbose=0).history
+    p, q = (softmax(np.log(each.predict(x, verbose=0)) / 3) for each in (teacher, student))
+    np.testing.assert_allclose(logs["distillation_loss"], 9 * divergence(p, q)[:, :3].mean(), rtol=1e-4)
+
+
+def test_two_replicas_learn_and_log_as_one_does():
+    histories, weights = [], None
+    for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+        with tf.distribute.MirroredStrategy(devices).scope():
+            student, teacher = network(l2=0.1), network(16)
+            weights = weights or (student.get_weights(), teacher.get_weights())
+            student.set_weights(weights[0])
+            teacher.set_weights(weights[1])
+            model = compiled(student, teacher)
+        data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(24)
+        histories.append(model.fit(data, epochs=2, verbose=0).history)
+    for name, one in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], one, rtol=1e-4, err_msg=name)
+
+
+def test_a_student_of_mixed_precision_has_its_loss_scaled():
+    student = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
+    student.dtype_policy = keras.DTypePolicy("mixed_float16")
+    model = compiled(student, network())
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_class_weights_beside_cached_answers():
+    student, teacher = network(), network(16)
+    model = compiled(student, teacher, rate=0.0)
+    classes = {0: 2.0, 1: 0.0, 2: 1.0}
+    whole = model.fit(X, Y, batch_size=24, class_weight=classes, verbose=0).history
+    batches = cache_teacher(teacher, X, Y, batch_size=24, verbose=0, class_weight=classes)
+    cached = model.fit(batches, shuffle=False, verbose=0).history
+    for name, value in whole.items():
+        np.testing.assert_allclose(cached[name], value, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "value"), [("teacher", "teacher.keras"), ("features", ["body"])])
