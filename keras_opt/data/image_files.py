@@ -97,7 +97,9 @@ def check_files(
     max_bad_fraction: float = 0.1,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, tuple[SkippedFile, ...], list[tuple[int, int] | None]]:
-    """Look at the begin and the end of each file, in parallel threads, and tell the damaged ones; see `check_image`.
+    """Look at the begin and the end of each file and tell the damaged ones; see `check_image`.
+
+    In one thread: a look is a few small reads between Python, for which threads would wait for each other.
 
     Returns:
         The positions in `paths` of the good files, the others, and the `upright_jpeg_size` of each good one.
@@ -108,7 +110,7 @@ def check_files(
     Cost: one opening of each file, about 1/20 of decoding it.
     """
     return _readable(
-        paths, lambda position: check_image(paths[position]), "check", on_error, max_bad_fraction, progress
+        paths, lambda position: check_image(paths[position]), "check", on_error, max_bad_fraction, progress, threads=1
     )
 
 
@@ -149,7 +151,7 @@ def empty_images(shape: tuple[int, ...]) -> np.ndarray:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _readable(paths, read, what, on_error, max_bad_fraction, progress):
+def _readable(paths, read, what, on_error, max_bad_fraction, progress, threads=None):
     """Call `read(position)` for every file; the positions where it succeeded, the other files, and the results."""
     kept, skipped, results = [], [], []
 
@@ -162,7 +164,7 @@ def _readable(paths, read, what, on_error, max_bad_fraction, progress):
     def attempt_all(positions):
         return [attempt(position) for position in positions]
 
-    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=what)
+    pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix=what)
     try:
         with (progress or Progress(quiet=True)).stage(what, total=len(paths)) as stage:
             # In chunks: a task of its own for each file would cost as much as a look at it.
