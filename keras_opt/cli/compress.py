@@ -9,6 +9,7 @@ import click
 
 from keras_opt.core.quiet import captured_output
 
+_TASKS = ("classification", "multi_label", "regression", "segmentation")
 _OBJECTIVES = ("latency", "size", "macs")
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
@@ -34,7 +35,7 @@ class _Bytes(click.ParamType):
 @click.option("--max-arena-bytes", type=_Bytes(), help="Largest arena of TFLite Micro, for example 64k.")
 @click.option("--budget-seconds", type=click.FloatRange(0, min_open=True), help="When to stop; a later call goes on.")
 @click.option("--metric", default="accuracy", show_default=True, help="Accuracy, or a name that compile knows.")
-@click.option("--task", type=click.Choice(["classification", "multi_label", "regression", "segmentation"]), help="If it is not told.")
+@click.option("--task", type=click.Choice(_TASKS), help="If it is not told.")
 @click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True, help="Of each fine-tuning.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows a batch.")

@@ -1,10 +1,10 @@
 """Smaller models, inside stock `model.fit`."""
 
-from keras_opt.compression.copy_weights_back import copy_weights_back as copy_weights_back
 from keras_opt.compression.compress import compress as compress
 from keras_opt.compression.compression_recipes import CompressionRecipe as CompressionRecipe
 from keras_opt.compression.compression_result import Candidate as Candidate
 from keras_opt.compression.compression_result import CompressionResult as CompressionResult
+from keras_opt.compression.copy_weights_back import copy_weights_back as copy_weights_back
 from keras_opt.compression.distill import cache_teacher as cache_teacher
 from keras_opt.compression.distill import distill as distill
 from keras_opt.compression.for_tf_keras import for_tf_keras as for_tf_keras

@@ -142,7 +142,7 @@ def compress(
                 _try(recipe, training, found, validation, judged, reference, lower_is_better) for recipe in recipes
             ]
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"{found.folder} has what is finished; the same call goes on from there.") from error
+            raise KeyboardInterrupt(f"{folder} has what is finished; the same call goes on from there.") from error
     tried = _timed(tried)
     front, best = judge(tried, objective, lower_is_better, max_drop, max_flash_bytes, max_arena_bytes)
     limits = [f"a drop of {max_drop:g}"]

@@ -42,7 +42,8 @@ def distill(
     teacher by itself, or labels are few; between models of one size it gains little.
 
     The student is trained in place, and is what `save`, `ModelCheckpoint` and `predict` of the returned model save and
-    ask (files of weights alone have the projections too, and load into the returned model). Let it be what `quantize_aware` returns, or put `PruneLowMagnitude` among the callbacks, to do both at once.
+    ask (files of weights alone have the projections too, and load into the returned model). Let it be what
+    `quantize_aware` returns, or put `PruneLowMagnitude` among the callbacks, to do both at once.
     Validation reads the labels' loss alone, so that `val_loss` compares with that of a plain fit.
 
     The logits are found where a model ends in a softmax or sigmoid. What is cured of `keras.distillation.Distiller`:

@@ -113,7 +113,7 @@ def tasks_of(owner: str, model: keras.Model, kinds: list[str], task: str | Seque
             raise argument_error(owner, "task", each, must_be, "Leave it out where the model ends in a sigmoid.")
         if each == "multi_label" and kind == "softmax":
             must_be = "'classification' for a model that ends in a softmax"
-            raise argument_error(owner, "task", each, must_be, "End the models in a sigmoid for labels of which many hold.")
+            raise argument_error(owner, "task", each, must_be, "For labels of which many hold end in a sigmoid.")
     return tasks
 
 

@@ -17,6 +17,7 @@ def captured_output() -> Iterator[TextIO]:
     Python's streams and the descriptors that C++ writes to both go there; warnings and log records below ERROR are
     dropped. The file is gone when the block ends: read it inside.
     """
+    stderr = sys.stderr
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
         _descriptors_to(log.fileno()),
@@ -25,8 +26,10 @@ def captured_output() -> Iterator[TextIO]:
         warnings.catch_warnings(action="ignore"),
         _no_log_records(),
     ):
-        yield log
-        _rebind_handlers(log, sys.__stderr__)
+        try:
+            yield log
+        finally:
+            _rebind_handlers(log, stderr)
 
 
 @contextlib.contextmanager

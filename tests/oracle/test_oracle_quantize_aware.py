@@ -41,12 +41,25 @@ def everything():
     return keras.Model(image, layers.Dense(4)(layers.BatchNormalization()(z)), name="everything")
 
 
+def fused():
+    """What a device runs in one operation, means that are halves, and a kernel that is called twice."""
+    layers = keras.layers
+    image = keras.Input((11, 11, 3), name="image")
+    x = layers.Conv2D(4, 2, bias_initializer="random_normal")(layers.Rescaling(1 / 127.5, -1)(image))
+    x = layers.Flatten()(layers.ReLU()(layers.AveragePooling2D(2)(x)))
+    x = layers.ReLU(6.0)(layers.Dense(8, activation="silu")(x))
+    twice = layers.Dense(8)
+    x = layers.Subtract()([twice(x), twice(twice(x))])
+    return keras.Model(image, layers.Dense(20)(x), name="fused")
+
+
 LINEAR = {"classes": 40, "classifier_activation": None}  # many outputs, of which a rounding of its own would move some
 NETWORKS = {
     "mlp": lambda: models.mlp([16], (8, 8, 3), **LINEAR, preprocessing=SCALE),
     "convnet": lambda: models.convnet((4, 4), (10, 10, 3), 4, preprocessing=SCALE, norm_position="after_activation"),
     "convnet_1d": lambda: models.convnet((8,), (16, 3), **LINEAR, pooling="max"),
     "everything": everything,
+    "fused": fused,
     "resnet": lambda: models.resnet(20, (16, 16, 3), **LINEAR, preprocessing=SCALE),
     "mobilenet": lambda: models.mobilenet((16, 16, 3), **LINEAR, alpha=0.25, preprocessing=SCALE),
 }
@@ -65,7 +78,7 @@ def test_the_model_says_what_its_file_will_answer(name, tmp_path):
     steps = np.abs(file.predict(x) - model(x).numpy()) / file.output_quantization[0]
     if name in ("resnet", "mobilenet"):  # so deep that a tie which float32 decides otherwise spreads
         assert np.mean(steps <= 1.01) > 0.99
-    else:  # exact, where there is nothing but convolutions, dense layers and poolings
+    else:  # exact, but where float32 decides a tie otherwise
         assert steps.max() <= (1.01 if name == "everything" else 0.01)
 
 

@@ -11,13 +11,14 @@ import pytest
 from image_folders import COLOURS, noisy
 
 import keras_opt
+from keras_opt.compression import Candidate, CompressionResult
 from keras_opt.export import LiteRTModel
-from keras_opt.recipes import Recipe
+from keras_opt.recipes import Recipe, compression_job
 from keras_opt.recipes.images import image_sizes
 from keras_opt.recipes.regularization import MANY, SMALL
 from keras_opt.recipes.run_folder import RunFolder
 
-COMMANDS = ("demo", "train", "predict", "export", "bench", "lr-find")
+COMMANDS = ("demo", "train", "predict", "compress", "export", "bench", "lr-find")
 
 
 def test_version(cli):
@@ -261,3 +262,25 @@ def test_lr_find_without_a_suggestion_says_why_and_fails(cli, photos, tmp_path):
     assert result.status == 1
     assert "find_learning_rate: there is no learning rate to suggest: in " in result.err.splitlines()[-1]
     assert "Use it" not in result.out
+
+
+@pytest.mark.parametrize("is_within", [True, False])
+def test_compress_hands_over_its_options_and_names_the_best_file(cli, monkeypatch, tmp_path, is_within):
+    given = {}
+
+    def compress_file(model, data, out, **options):
+        given.update(model=model, data=data, out=out, **options)
+        best = Candidate("int8", metric=0.9, drop=0.0, size_bytes=1000)
+        result = CompressionResult(
+            (best,), (best,), best if is_within else None, "accuracy", 0.9, "size", "a drop", None
+        )
+        return compression_job.CompressionJob(result, tmp_path, {"test": 20}, {"int8": 0.875})
+
+    monkeypatch.setattr(compression_job, "compress_file", compress_file)
+    line = "compress m.keras --data rows.npz --max-drop 0.02 --objective size --max-flash-bytes 256k --out out"
+    done = cli(*line.split())
+    assert (given["model"], given["data"], given["out"], given["objective"]) == ("m.keras", "rows.npz", "out", "size")
+    assert (given["max_drop"], given["max_flash_bytes"], given["budget_seconds"]) == (0.02, 256 * 1024, None)
+    assert "accuracy on 20 test rows, int8: 0.8750" in done.out
+    assert done.status == (0 if is_within else 1)
+    assert ("model.tflite; open" if is_within else "No file is within the limits (a drop)") in done.out

@@ -46,3 +46,12 @@ def test_no_handler_stays_bound_to_the_captured_streams():
     with captured_output():
         logging.root.addHandler(logging.StreamHandler(sys.stderr))
     assert logging.root.handlers == before
+
+
+def test_a_handler_of_a_library_imported_inside_is_heard_outside(capfd):
+    logger = logging.getLogger("imported_inside")
+    with captured_output():
+        logger.addHandler(logging.StreamHandler())
+    logger.warning("heard")
+    logger.handlers.clear()
+    assert capfd.readouterr().err == "heard\n"
