@@ -34,6 +34,17 @@ def fake_quant(values: Any, low: Any, high: Any) -> Any:
     return tf.quantization.fake_quant_with_min_max_vars(values, low, high)
 
 
+def fake_quant_means(values: Any, low: Any, high: Any) -> Any:
+    """As `fake_quant`, for means of what it rounded, where halves are frequent: they go away from the int8 number 0.
+
+    LiteRT's average-pooling sums the int8 numbers and rounds as C++ divides, whatever the zero point.
+    """
+    ops, step = keras.ops, (high - low) / STEPS
+    stored = nearest(1024 * ((values - low) / step - 128)) / 1024  # float32 has lost the exact halves
+    whole = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5)
+    return fake_quant(straight_through((whole + 128) * step + low, values), low, high)
+
+
 def fake_quant_kernel(kernel: Any, per_channel: bool) -> tuple[Any, Any]:
     """`kernel` rounded to -127..127 steps, and the step, of each channel (the last axis) or of all.
 

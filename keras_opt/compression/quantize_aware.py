@@ -32,7 +32,8 @@ def quantize_aware(model: keras.Model, skip: Sequence[str] = ()) -> keras.Model:
       - inputs and whatever a device stores to 256 steps of a range that is observed in training (`QuantizedRange`);
       - BatchNormalization behind a linear layer, with a max-pooling between them too, is folded into the kernel for its
         rounding; it stays live, and learns its statistics as before (`QuantizedKernel`). Any other is a depthwise
-        convolution of one pixel, as are Rescaling and Normalization;
+        convolution of one pixel, as is Normalization, and Rescaling unless the kernel behind takes it in, which one
+        that pads with zeros does only where the offset is 0;
       - separable convolutions become two layers; tensors that go into a Concatenate, Maximum or Minimum share a range.
 
     Zeros of a pruned kernel stay exactly zero, with any optimizer that moves no weight without a gradient. Augmentation

@@ -31,15 +31,19 @@ from keras_opt.compression.quantized_kernel import QuantizedKernel
 from keras_opt.compression.quantized_range import QuantizedRange
 from keras_opt.core.errors import InputError
 from keras_opt.core.set_weights import set_weights
+from keras_opt.models.affine_folding import IDENTITIES
 from keras_opt.models.graph import calls, functional, has_graph, output_names
 
 
-def quantized(model: keras.Model, skip: Sequence[str], nested: bool = False) -> keras.Model:
-    """The copy of `model` with ranges and 8-bit kernels; a `nested` one gets inputs that are rounded already."""
+def quantized(model: keras.Model, skip: Sequence[str], nested: bool = False, shared: bool = False) -> keras.Model:
+    """The copy of `model` with ranges and 8-bit kernels; a `nested` one gets inputs that are rounded already.
+
+    A `shared` one is called more than once.
+    """
     model = functional(model)
     # The new model takes the graph and the weights, not the compiled state.
     plain = keras.Model(model.input, model.output, name=model.name)
-    return _Rewriting(plain, skip, nested).model
+    return _Rewriting(plain, skip, nested, shared).model
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,20 @@ class _Chain:
     norm: keras.Layer | None = None
     pooling: keras.Layer | None = None
     activation: str | None = None
+    goes_on: bool = False  # a rectifier follows, behind a dropout that stands in the way in training alone
 
 
 class _Rewriting:
     """One pass over a graph; `model` is its result."""
 
-    def __init__(self, model: keras.Model, skip: Sequence[str], nested: bool):
-        self._skip, self._nested = skip, nested
+    def __init__(self, model: keras.Model, skip: Sequence[str], nested: bool, shared: bool):
+        self._skip, self._nested, self._shared = skip, nested, shared
         self._operations = {operation.name: operation for operation in model.operations}
         self._sources = calls(model)
         self._outputs = output_names(model)
         self._stored: dict[int, _Stored] = {}
         self._absorbed: set[str] = set()
+        self._rescalings: dict[str, keras.layers.Rescaling] = {}
         self._made: dict[str, Any] = {}
         self._ranges: dict[str, int] = {}
         self._weights: list[tuple[keras.Layer, list[np.ndarray]]] = []
@@ -91,7 +97,8 @@ class _Rewriting:
             outputs = self._copy(operation)(*args, **kwargs)
             return keras.tree.map_structure(lambda tensor: self._store(tensor, operation.name), outputs)
         if has_graph(operation):
-            made = self._once(operation.name, lambda: quantized(operation, self._skip, nested=True))
+            shared = self._is_shared(operation.name)
+            made = self._once(operation.name, lambda: quantized(operation, self._skip, nested=True, shared=shared))
             return keras.tree.map_structure(lambda tensor: self._note(_Stored(tensor)), made(*args, **kwargs))
         # Keras's augmentation says training=True by default.
         trained = kwargs.get("training") is True and type(operation) not in AUGMENTATIONS
@@ -137,33 +144,39 @@ class _Rewriting:
             value = self._round(first(value.tensor, value.step), f"{first.layer.name}_range")
         outputs = unit(value.tensor, value.step)
         if function in (*RECTIFIERS, "linear"):
-            return self._store(outputs, chain.last)
+            return self._store(outputs, chain.last, goes_on=chain.goes_on)
         return self._curve(function, self._round(outputs, f"{name}_linear_range").tensor, name)
 
     def _units(self, layer, chain):
         """The 8-bit forms of the linear layers in `layer`, the last with the chain."""
         *firsts, last = parts(layer)
-        norm, pooling = (None if each is None else _copy(each) for each in (chain.norm, chain.pooling))
+        taken = (chain.norm, chain.pooling, self._rescalings.get(layer.name))
+        norm, pooling, rescaling = (None if each is None else _copy(each) for each in taken)
         units = []
         for part, weights in (*firsts, last):
-            rest = (norm, pooling, chain.activation) if part is last[0] else ()
-            zeros = np.mean(weights[0] == 0)
+            rest = {"norm": norm, "pooling": pooling, "activation": chain.activation} if part is last[0] else {}
             # A kernel of zeros alone was initialised so and is not a pruned one.
-            units.append(QuantizedKernel(part, *rest, keep_zeros=bool(0 < zeros < 1), name=f"quantized_{part.name}"))
+            rest["keep_zeros"] = bool(0 < np.mean(weights[0] == 0) < 1)
+            rest |= {"rescaling": rescaling, "shared": self._is_shared(layer.name)}
+            units.append(QuantizedKernel(part, **rest, name=f"quantized_{part.name}"))
             self._weights.append((part, weights))
         if norm is not None:
             self._weights.append((norm, chain.norm.get_weights()))
         return units
 
     def _affine(self, layer, inputs, call):
-        chain, value = self._chain(layer.name), inputs[0]
+        value, following = inputs[0], self._next(layer.name)
+        if following is not None and value.rounded and quantized_kernel.takes_in(following, layer):
+            self._rescalings[following.name] = layer
+            return value.tensor
+        chain = self._chain(layer.name)
 
         def make():
             copy = _copy(layer)
             self._weights.append((copy, layer.get_weights()))
             return QuantizedAffine(copy, chain.activation, name=f"quantized_{layer.name}")
 
-        return self._store(self._once(layer.name, make)(value.tensor, value.step), chain.last)
+        return self._store(self._once(layer.name, make)(value.tensor, value.step), chain.last, goes_on=chain.goes_on)
 
     def _function(self, operation, inputs, call):
         function = function_of(operation)
@@ -172,27 +185,32 @@ class _Rewriting:
         return self._curve(function, inputs[0].tensor, operation.name)
 
     def _curve(self, function, x, name):
+        chain = _Chain(name)
         if function == "silu":
             gate = self._round(self._activation("sigmoid", x, name), f"{name}_gate", LIMITS["sigmoid"])
             product = self._once(f"{name}_silu", lambda: keras.layers.Multiply(dtype="float32", name=f"{name}_silu"))
-            outputs = product([x, gate.tensor])
+            outputs, chain = product([x, gate.tensor]), self._chain(name)
+            if chain.activation:
+                outputs = self._activation(chain.activation, outputs, name)
         else:
             outputs = self._activation(function, x, name)
-        return self._store(outputs, name, LIMITS.get(function))
+        return self._store(outputs, chain.last, LIMITS.get(function), chain.goes_on)
 
     def _own_range(self, operation, inputs, call):
         return self._store(call(self._copy(operation)), operation.name)
 
     def _same_values(self, operation, inputs, call):
         outputs = call(self._copy(operation, rounded=False))
-        return self._note(_Stored(outputs, inputs[0].range, inputs[0].step))
+        return self._note(_Stored(outputs, inputs[0].range, inputs[0].step, inputs[0].rounded))
 
     def _average(self, operation, inputs, call):
-        value = inputs[0]
+        value, chain = inputs[0], self._chain(operation.name)
         outputs = call(self._copy(operation))
+        if chain.activation:
+            outputs = self._activation(chain.activation, outputs, operation.name)
         if value.range is None:
-            return self._store(outputs, operation.name)
-        outputs, step = value.range(outputs, observe=False)
+            return self._store(outputs, chain.last)
+        outputs, step = value.range(outputs, means=True)
         return self._note(_Stored(outputs, value.range, step))
 
     def _elementwise(self, operation, inputs, call):
@@ -208,7 +226,7 @@ class _Rewriting:
                     outputs = self._round(outputs, f"{name}_{number}_range").tensor
         if chain.activation:
             outputs = self._activation(chain.activation, outputs, name)
-        return self._store(outputs, chain.last)
+        return self._store(outputs, chain.last, goes_on=chain.goes_on)
 
     def _one_range(self, operation, inputs, call):
         shared = self._new_range(f"{operation.name}_range")
@@ -238,6 +256,10 @@ class _Rewriting:
             operation = self._next(operation.name)
         if function_of(operation) in RECTIFIERS:
             chain.activation, chain.last = function_of(operation), operation.name
+        behind = self._next(chain.last)
+        while type(behind) in IDENTITIES:
+            behind = self._next(behind.name)
+        chain.goes_on = not chain.activation and function_of(behind) in RECTIFIERS
         taken = [chain.pooling, chain.norm, operation if chain.activation else None]
         self._absorbed |= {each.name for each in taken if each is not None}
         return chain
@@ -253,6 +275,9 @@ class _Rewriting:
         known = not self._is_skipped(operation) and not has_graph(operation) and self._rule(operation)
         return operation if known else None
 
+    def _is_shared(self, name):
+        return self._shared or len(self._sources[name]) > 1
+
     def _consumers(self, name):
         return [user for user, nodes in self._sources.items() for node in nodes for each in node if each == name]
 
@@ -267,11 +292,11 @@ class _Rewriting:
             rounded = self._made[tensor.name] = self._round(tensor, f"{tensor.name}_range").tensor
         return rounded
 
-    def _store(self, tensor, name, limits=None):
+    def _store(self, tensor, name, limits=None, goes_on=False):
         """Round what a device stores as the outputs of layer `name`."""
         following = self._next(name)
-        if limits is None and following is not None and shares_a_range(following):
-            return self._note(_Stored(tensor, rounded=False))  # but there, with the others
+        if goes_on or (limits is None and following is not None and shares_a_range(following)):
+            return self._note(_Stored(tensor, rounded=False))  # but later
         return self._round(tensor, name if name in self._outputs else f"{name}_range", limits).tensor
 
     def _round(self, tensor, name, limits=None):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_opt.compression.fake_quant import fake_quant_kernel, nearest, straight_through
 
@@ -16,7 +17,8 @@ KINDS = (keras.layers.Dense, *_CONVOLUTIONS, *_DEPTHWISE, *_TRANSPOSED)
 class QuantizedKernel(keras.Layer):
     """What a device runs as one operation: a linear layer with its norm and rectifier, and a max-pooling between them.
 
-    At inference the norm is a scale and a shift of each channel, which go into kernel and bias, and these are rounded:
+    At inference the norm is a scale and a shift of each channel, which go into kernel and bias, and these are rounded
+    (as is a rescaling of the inputs):
 
         outputs = pooling(activation(layer(inputs; kernel = rounded(kernel * scale), bias = bias * scale + shift)))
 
@@ -25,7 +27,8 @@ class QuantizedKernel(keras.Layer):
         outputs = activation(norm(pooling(layer(inputs; kernel = rounded(kernel * scale) / scale))))
 
     with the gradient of the kernel that is not rounded (straight through). The kernel of a convolution has a step for
-    each channel, that of a dense or transposed layer one step, which is what the converter takes.
+    each channel, that of a dense or transposed layer one step, which is what the converter takes; that of a
+    shared dense layer it rounds by channel.
 
     Args:
         layer: A linear Dense, Conv1D, Conv2D, DepthwiseConv1D, DepthwiseConv2D or Conv2DTranspose.
@@ -33,6 +36,8 @@ class QuantizedKernel(keras.Layer):
         pooling: A max-pooling between `layer` and `norm`, or `None`.
         activation: `None`, `"relu"` or `"relu6"`.
         keep_zeros: Whether weights that are 0 get no gradient: a pruned kernel stays as sparse as it came.
+        rescaling: A Rescaling by one scale and offset before `layer`, or `None`.
+        shared: Whether the model calls the layer more than once.
 
     Call arguments:
         inputs: The layer's inputs, already rounded.
@@ -49,6 +54,8 @@ class QuantizedKernel(keras.Layer):
         pooling: keras.Layer | None = None,
         activation: str | None = None,
         keep_zeros: bool = False,
+        rescaling: keras.layers.Rescaling | None = None,
+        shared: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -57,6 +64,8 @@ class QuantizedKernel(keras.Layer):
         self.pooling = pooling
         self.activation = activation
         self.keep_zeros = keep_zeros
+        self.rescaling = rescaling
+        self.shared = shared
         self._activate = keras.activations.get(activation)
 
     def build(self, input_shape: Any) -> None:
@@ -71,6 +80,7 @@ class QuantizedKernel(keras.Layer):
         if not training:
             return self._pool(self._activate(linear(self.layer, inputs, *self.device_weights(step))))
         bias = self.layer.bias if self.layer.use_bias else None
+        inputs = inputs if self.rescaling is None else self.rescaling(inputs)
         outputs = self._pool(linear(self.layer, inputs, self._training_kernel(), bias))
         return self._activate(outputs if self.norm is None else self.norm(outputs, training=True))
 
@@ -81,7 +91,15 @@ class QuantizedKernel(keras.Layer):
             scale, shift = scale_and_shift(self.norm)
             kernel = kernel * self._by_output(scale)
             bias = shift if bias is None else bias * scale + shift
-        kernel, kernel_step = self._rounded(kernel)
+        if self.rescaling is not None:
+            kernel = kernel * self.rescaling.scale
+        exact, (kernel, kernel_step) = kernel, self._rounded(kernel)
+        if self.rescaling is not None and self.rescaling.offset:
+            # Of the rounded kernel, but not from it: the converter knows a rounding with one user only.
+            by_output = keras.ops.reshape(exact, (-1, self._outputs()))
+            sums = keras.ops.sum(rounded_bias(by_output, kernel_step), 0)
+            shift = sums * (self.rescaling.offset / self.rescaling.scale)
+            bias = shift if bias is None else bias + shift
         if step is not None and bias is not None:
             bias = rounded_bias(bias, step * kernel_step)
         return kernel, bias
@@ -109,13 +127,18 @@ class QuantizedKernel(keras.Layer):
             flat = keras.ops.reshape(kernel, (*kernel.shape[:-2], 1, -1))  # the converter knows this form
             rounded, step = fake_quant_kernel(flat, per_channel=True)
             return keras.ops.reshape(rounded, kernel.shape), step
-        return fake_quant_kernel(kernel, per_channel=isinstance(self.layer, _CONVOLUTIONS))
+        shared = self.shared and isinstance(self.layer, keras.layers.Dense)
+        return fake_quant_kernel(kernel, per_channel=shared or isinstance(self.layer, _CONVOLUTIONS))
 
     def _by_output(self, scale):
         """`scale`, one number for each output channel, in the shape that multiplies the kernel."""
         if isinstance(self.layer, _DEPTHWISE):
             return keras.ops.reshape(scale, self.layer.kernel.shape[-2:])
         return scale[:, None] if isinstance(self.layer, _TRANSPOSED) else scale
+
+    def _outputs(self):
+        *_, inner, outer = self.layer.kernel.shape
+        return inner * outer if isinstance(self.layer, _DEPTHWISE) else outer
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -125,12 +148,26 @@ class QuantizedKernel(keras.Layer):
             "pooling": serialized(self.pooling),
             "activation": self.activation,
             "keep_zeros": self.keep_zeros,
+            "rescaling": serialized(self.rescaling),
+            "shared": self.shared,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "QuantizedKernel":
-        layers = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("layer", "norm", "pooling")}
+        names = ("layer", "norm", "pooling", "rescaling")
+        layers = {name: keras.saving.deserialize_keras_object(config.get(name)) for name in names}
         return cls(**{**config, **layers})
+
+
+def takes_in(layer: keras.Layer, rescaling: keras.Layer) -> bool:
+    """Whether the kernel and bias of `layer` can do what `rescaling`, before it, does."""
+    if type(rescaling) is not keras.layers.Rescaling or np.ndim(rescaling.scale) or np.ndim(rescaling.offset):
+        return False
+    if not isinstance(layer, KINDS) or not rescaling.scale:
+        return False
+    # An offset has no place where zeros are padded.
+    padded = isinstance(layer, _TRANSPOSED) or getattr(layer, "padding", "valid") != "valid"
+    return not (rescaling.offset and padded)
 
 
 def scale_and_shift(norm: keras.layers.BatchNormalization) -> tuple[Any, Any]:

@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_opt.compression.fake_quant import STEPS, fake_quant, grid
+from keras_opt.compression.fake_quant import STEPS, fake_quant, fake_quant_means, grid
+from keras_opt.core.quantized_ranges import is_written_for_a_device
 
 
 @keras.saving.register_keras_serializable("keras_opt")
@@ -21,6 +22,11 @@ class QuantizedRange(keras.Layer):
     Args:
         momentum: Float in [0, 1), m above.
         limits: The two ends where they are known, as those of a softmax; `None` observes.
+
+    Call arguments:
+        inputs: What to round.
+        means: Whether these are means of what the layer rounded: they are not observed, and halves go where LiteRT's
+            average-pooling puts them.
 
     Input shape: a tensor or a list of tensors, which share the range.
     Output shape: a list: the tensor or list of tensors; and the step between two values, a scalar.
@@ -47,10 +53,12 @@ class QuantizedRange(keras.Layer):
             # What the means make is kept, because the converter needs constants here.
             self.low, self.high = map(variable, ("low", "high"))
 
-    def call(self, inputs: Any, training: bool = False, observe: bool = True) -> list[Any]:
+    def call(self, inputs: Any, training: bool = False, means: bool = False) -> list[Any]:
         tensors = [keras.ops.cast(tensor, "float32") for tensor in keras.tree.flatten(inputs)]
-        low, high = self._ends(tensors, training and observe and self.trainable)
-        rounded = [fake_quant(tensor, low, high) for tensor in tensors]
+        low, high = self._ends(tensors, training and self.trainable and not means)
+        # The file has the pooling, which rounds by itself.
+        rounding = fake_quant_means if means and not is_written_for_a_device() else fake_quant
+        rounded = [rounding(tensor, low, high) for tensor in tensors]
         return [
             keras.tree.pack_sequence_as(inputs, rounded),
             keras.ops.convert_to_tensor((high - low) / STEPS, "float32"),

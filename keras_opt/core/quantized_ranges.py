@@ -1,4 +1,8 @@
-"""Whether a model brings the ranges that int8 needs, so that no representative data has to show them."""
+"""Whether a model brings the ranges that int8 needs, and whether it is just written as a file for a device."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
 
 import keras
 
@@ -20,3 +24,21 @@ def has_quantized_ranges(model: keras.Model) -> bool:
             "not known. Call fit on it first; one batch is enough for the ranges, more make up for the rounding."
         )
     return bool(layers)
+
+
+@contextlib.contextmanager
+def written_for_a_device() -> Iterator[None]:
+    """While the block runs, layers show the operation that a device has, in place of how it computes that."""
+    token = _WRITTEN.set(True)
+    try:
+        yield
+    finally:
+        _WRITTEN.reset(token)
+
+
+def is_written_for_a_device() -> bool:
+    """Whether this thread is in the block above."""
+    return _WRITTEN.get()
+
+
+_WRITTEN = contextvars.ContextVar("written_for_a_device", default=False)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.call_stack import users_stacklevel
 from keras_opt.core.errors import InputError
-from keras_opt.core.quantized_ranges import has_quantized_ranges
+from keras_opt.core.quantized_ranges import has_quantized_ranges, written_for_a_device
 from keras_opt.core.quiet import captured_output
 from keras_opt.export.converter_child import GRAPH, LOG, MODEL, REASON, ROWS, SETTINGS
 from keras_opt.export.converter_process import CONVERTER, ConverterCrash
@@ -59,7 +59,7 @@ def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None
     }
     with tempfile.TemporaryDirectory(prefix="keras_opt-") as folder:
         folder = Path(folder)
-        with float32_policy(form), captured_output():
+        with float32_policy(form), written_for_a_device(), captured_output():
             _save_graph(form, folder / GRAPH)
         (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         if integer and rows is not None:

@@ -47,7 +47,7 @@ def fused():
     image = keras.Input((11, 11, 3), name="image")
     x = layers.Conv2D(4, 2, bias_initializer="random_normal")(layers.Rescaling(1 / 127.5, -1)(image))
     x = layers.Flatten()(layers.ReLU()(layers.AveragePooling2D(2)(x)))
-    x = layers.ReLU(6.0)(layers.Dense(8, activation="silu")(x))
+    x = layers.ReLU(6.0)(layers.Dropout(0.5)(layers.Dense(8, activation="silu")(x)))
     twice = layers.Dense(8)
     x = layers.Subtract()([twice(x), twice(twice(x))])
     return keras.Model(image, layers.Dense(20)(x), name="fused")

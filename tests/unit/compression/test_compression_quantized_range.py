@@ -42,7 +42,7 @@ def test_inference_observes_nothing_and_before_training_takes_the_batch():
 def test_a_frozen_layer_and_a_second_use_observe_nothing():
     layer = QuantizedRange()
     layer(BATCHES[0], training=True)
-    layer(BATCHES[1], training=True, observe=False)
+    layer(BATCHES[1], training=True, means=True)
     layer.trainable = False
     layer(BATCHES[2], training=True)
     assert means(layer) == (-1, 2)
