@@ -245,7 +245,7 @@ def test_lr_find_tests_what_train_trains(cli, photos, monkeypatch):
 
     training = sys.modules["keras_opt.recipes.training"]
     monkeypatch.setattr(training, "find_learning_rate", remember)
-    batches = lambda trainer: trainer._dataset(trainer.prepared.train, shuffle=True)  # noqa: E731
+    batches = lambda trainer: trainer._batches(augmented=True)  # noqa: E731
     monkeypatch.setattr(training.Trainer, "_fit", lambda trainer, model, *_: remember(model, batches(trainer)))
     options = ("photos", "--image-size", 16, "--batch-size", 8, "--seed", 3, "--class-weight", "balanced")
     assert cli("lr-find", *options).status == 130
