@@ -139,6 +139,7 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._target = 0.0
         self._epoch = 0
         self._last_change = 0
+        self._batches_left, self._last_batch = 0, -1
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PruneLowMagnitude":
         return copy_without_fit(self, memo, "_masks")
@@ -160,6 +161,7 @@ class PruneLowMagnitude(keras.callbacks.Callback):
             self._masks = [PruningMask.on(kernel, self.regrow) for kernel in selected]
         self._first_step = self._updates()
         self._target, self._epoch, self._last_change = 0.0, 0, 0
+        self._batches_left, self._last_batch = 0, -1
         self._is_training = True
         self._renew(0, regrow=False)
         self.model.make_train_function(force=True)
@@ -168,9 +170,15 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # The optimizer's count takes long to read: that is done when the batches may be enough.
+        self._batches_left -= batch - self._last_batch if batch > self._last_batch else batch + 1
+        self._last_batch = batch
+        if self._batches_left > 0:
+            return
         step = self._updates() - self._first_step
         if step - self._renewed_at >= self.every:
             self._renew(step, self.regrow)
+        self._batches_left = self.every - (step - self._renewed_at)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # Validation judges the model as sparse as it is asked to be by now.
@@ -216,6 +224,7 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         self._renewed_at = state["renewed_at"]
         self._target = state["target"]
         self._last_change = state["last_change"]
+        self._batches_left = 0
 
     # --- masks -------------------------------------------------------------------------------------------------------
 

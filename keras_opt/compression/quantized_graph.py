@@ -103,7 +103,9 @@ class _Rewriting:
         # Keras's augmentation says training=True by default.
         trained = kwargs.get("training") is True and type(operation) not in AUGMENTATIONS
         rule = None if trained else self._rule(operation)
-        if rule is None:
+        # The converter would round the kernel of a shared one again.
+        is_shared = isinstance(operation, keras.layers.Conv2DTranspose) and self._is_shared(operation.name)
+        if rule is None or is_shared:
             raise InputError(
                 f"quantize_aware: layer {operation.name!r} ({type(operation).__name__}) has no 8-bit form here. "
                 f"Replace it, or give skip=[{operation.name!r}] to train it in float."

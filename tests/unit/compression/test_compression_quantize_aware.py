@@ -109,6 +109,9 @@ def test_what_has_no_8_bit_form_is_refused_by_name():
     outputs = keras.layers.BatchNormalization(name="live")(inputs, training=True)
     with pytest.raises(InputError, match="layer 'live'"):
         quantize_aware(keras.Model(inputs, outputs))
+    image, twice = keras.Input((4, 4, 2)), keras.layers.Conv2DTranspose(2, 3, padding="same", name="twice")
+    with pytest.raises(InputError, match=r"layer 'twice' \(Conv2DTranspose\)"):
+        quantize_aware(keras.Model(image, twice(twice(image))))
     with pytest.raises(InputError, match=r"layer 'gru' \(GRU\)"):
         quantize_aware(chain(keras.layers.GRU(3, unroll=True, name="gru"), shape=(4, 2)))
 

@@ -44,8 +44,9 @@ def test_one_hot_targets_and_a_single_output():
 
 
 def test_its_table_and_its_plot():
-    recurrent = keras.Sequential([keras.Input((4,)), keras.layers.Reshape((4, 1)), keras.layers.LSTM(2)], name="odd")
-    found = diversity([table_model(TRUTH, "right"), recurrent], X, TRUTH)
+    layers = [keras.layers.Reshape((4, 1, 1, 1)), keras.layers.ConvLSTM2D(2, 1), keras.layers.Flatten()]
+    odd = keras.Sequential([keras.Input((4,)), *layers], name="odd")  # with a layer whose operations are not counted
+    found = diversity([table_model(TRUTH, "right"), odd], X, TRUTH)
     lines = str(found).splitlines()
     assert lines[0].split() == ["accuracy", "adds", "disagreement", "error", "corr.", "parameters", "MACs"]
     assert lines[1].split()[:3] == ["0", "right", "1.0000"]

@@ -52,7 +52,7 @@ def test_a_file_that_keras_refuses_gives_the_same_outputs(old, tmp_path):
         keras.models.load_model(path, compile=False)
     model = keras_opt.load_model(path)
     assert model.class_names == ()
-    assert model.optimizer.name == "adam"
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
     assert isinstance(model.output, keras.KerasTensor)  # not a list with one entry
     np.testing.assert_allclose(model.predict(PIXELS, verbose=0), old.predict(PIXELS, verbose=0), atol=1e-6)
     assert sorted(tmp_path.iterdir()) == [path]
