@@ -114,7 +114,7 @@ def finetune(
     _check_weights(weights)
     inputs = keras.Input(input_shape, name="image")
     x = preprocess("finetune", inputs, preprocessing)
-    if weights is not None:
+    if weights is not None and x is not inputs:  # of the inputs alone Keras 3.12 makes no model
         _check_without_weights(keras.Model(inputs, x))
     if input_shape[2] == 1:
         x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
