@@ -17,7 +17,7 @@ from keras_opt.compression.sparsity_schedules import PolynomialSparsity
 from keras_opt.core.clocks import Stopwatch
 from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Stage
-from keras_opt.core.set_weights import set_weights
+from keras_opt.ensemble.copies import copy_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Training:
             model = prune_channels(model, recipe.keep)
             self._fit(model, recipe, "channels", 2 * self.epochs, self.learning_rate)
         if recipe.sparsity:
-            model = model if recipe.keep < 1 else _copy(model)
+            model = model if recipe.keep < 1 else copy_of(model, "compress")
             steps = len(self.data) * self.epochs
             schedule = PolynomialSparsity(0.0, recipe.sparsity, begin_step=0, end_step=max(1, 2 * steps // 3))
             prune = PruneLowMagnitude(schedule, every=max(1, steps // 30))
@@ -150,9 +150,3 @@ class _Watch(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             raise InputError(f"{self._note}: the loss is {logs['loss']} after epoch {epoch + 1}. Lower learning_rate.")
         self._training.stage.advance(1, self._note)
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    copy = keras.models.clone_model(model)
-    set_weights(copy, model.get_weights())
-    return copy
