@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_opt.compression.compress import compress
-from keras_opt.compression.compression_result import AXES, OBJECTIVES, Candidate, CompressionResult
+from keras_opt.compression.search.compress import compress
+from keras_opt.compression.search.result import AXES, OBJECTIVES, Candidate, CompressionResult
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import atomic_path, write_atomic
 from keras_opt.core.progress import Progress

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import keras_opt
-from keras_opt.compression.sparsity import sparsity
+from keras_opt.compression.pruning.sparsity import sparsity
 from keras_opt.export.interpreter import LiteRTModel
 from keras_opt.export.latency import Latency
 from keras_opt.export.tflite_export import TFLiteExport

@@ -18,8 +18,8 @@ from keras_opt.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_opt.callbacks.learning_rate_monitor import LearningRateMonitor
 from keras_opt.callbacks.progress_bar import ProgressBar
 from keras_opt.callbacks.range_test_result import RangeTestResult
-from keras_opt.compression.prune_low_magnitude import PruneLowMagnitude
-from keras_opt.compression.sparsity_schedules import PolynomialSparsity
+from keras_opt.compression.pruning.prune_low_magnitude import PruneLowMagnitude
+from keras_opt.compression.pruning.sparsity_schedules import PolynomialSparsity
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.clocks import Stopwatch
 from keras_opt.core.errors import argument_error

@@ -152,8 +152,9 @@ def test_masks_and_shapes_pass_through(make):
 def test_an_exported_file_is_that_of_the_model_without_them(tmp_path):
     def model(*dropped):
         keras.utils.set_random_seed(0)
-        convolution, head = keras.layers.Conv2D(4, 3), [keras.layers.Flatten(), keras.layers.Dense(3)]
-        return keras.Sequential([keras.Input((10, 12, 4)), convolution, *dropped, *head], name="model")
+        convolution = keras.layers.Conv2D(4, 3, name="convolution")
+        head = [keras.layers.Flatten(name="flatten"), keras.layers.Dense(3, name="head")]
+        return keras.Sequential([keras.Input((10, 12, 4), name="image"), convolution, *dropped, *head], name="model")
 
     layers = [make(name=name) for name, make in MAKE.items()]
     rows = np.tile(IMAGES, (7, 1, 1, 1))

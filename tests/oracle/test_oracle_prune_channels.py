@@ -8,8 +8,8 @@ from keras import layers
 from random_graphs import random_inputs, random_model
 
 from keras_opt.compression import prune_channels
-from keras_opt.compression.channel_graph import ChannelGraph
-from keras_opt.compression.cut_model import cut_model
+from keras_opt.compression.channels.cut_model import cut_model
+from keras_opt.compression.channels.graph import ChannelGraph
 from keras_opt.models import convnet, macs, mlp, mobilenet, resnet
 from keras_opt.models.graph import graph_layers
 

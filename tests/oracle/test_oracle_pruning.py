@@ -16,7 +16,7 @@ from oracle_models import float64
 
 from keras_opt.callbacks import BackupAndRestore, GradientAccumulation, WeightAveraging
 from keras_opt.compression import ConstantSparsity, PolynomialSparsity, PruneLowMagnitude
-from keras_opt.compression.tf_keras_import import tfmot
+from keras_opt.compression.bridge.tf_keras_import import tfmot
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6, 6, 4)).astype("float32")

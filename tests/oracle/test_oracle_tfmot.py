@@ -24,7 +24,7 @@ from keras_opt.compression import (
     tfmot_quantize,
     to_tf_keras,
 )
-from keras_opt.compression.tf_keras_import import tf_keras, tfmot
+from keras_opt.compression.bridge.tf_keras_import import tf_keras, tfmot
 from keras_opt.core.errors import InputError, NoEffectWarning
 from keras_opt.export import to_tflite, verify
 from keras_opt.models.tf_keras_inside import in_keras_3

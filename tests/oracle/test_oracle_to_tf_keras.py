@@ -10,8 +10,9 @@ from keras import layers, ops
 from random_graphs import random_inputs, random_model
 
 from keras_opt import layers as our_layers
-from keras_opt.compression import copy_weights_back, tf_keras_layers, to_tf_keras
-from keras_opt.compression.tf_keras_import import tf_keras
+from keras_opt.compression import copy_weights_back, to_tf_keras
+from keras_opt.compression.bridge import tf_keras_layers
+from keras_opt.compression.bridge.tf_keras_import import tf_keras
 from keras_opt.core.errors import InputError
 
 

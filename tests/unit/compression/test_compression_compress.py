@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_opt.compression import Candidate, CompressionRecipe, compress, compression_recipes
-from keras_opt.compression.compression_result import judge
+from keras_opt.compression import Candidate, CompressionRecipe, compress
+from keras_opt.compression.search import recipes as search_recipes
+from keras_opt.compression.search.result import judge
 from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Progress
 from keras_opt.data import arrays
@@ -24,7 +25,7 @@ Y = (X[:, 0] + X[:, 1] > 0).astype(int)
 FLOAT = CompressionRecipe("float32")
 DYNAMIC = CompressionRecipe("dynamic")
 SMALL = CompressionRecipe("float32", keep=0.5)
-MODULE = importlib.import_module("keras_opt.compression.compress")
+MODULE = importlib.import_module("keras_opt.compression.search.compress")
 QUIET = {"progress": Progress(quiet=True), "epochs": 2}
 
 
@@ -97,7 +98,7 @@ def test_less_is_better_for_an_error():
 
 
 def test_every_recipe_has_a_name_and_a_file_of_its_own():
-    recipes = compression_recipes.RECIPES
+    recipes = search_recipes.RECIPES
     assert len({recipe.file_name for recipe in recipes}) == len({recipe.name for recipe in recipes}) == len(recipes)
     assert sum(recipe.epochs(5) for recipe in recipes) == 70, "the docstring of compress says how many"
 
@@ -119,7 +120,7 @@ def test_what_a_search_finds(trained, whole):
 @pytest.mark.usefixtures("no_arena")
 def test_a_second_call_trains_nothing(trained, whole, tmp_path, monkeypatch):
     folder = shutil.copytree(whole.best.path.parent, tmp_path / "again")
-    monkeypatch.setattr(compression_recipes.Training, "model", None)
+    monkeypatch.setattr(search_recipes.Training, "model", None)
     second = search(trained, folder, objective="size")
     assert [each.gzip_bytes for each in whole.candidates[:2]] == [each.gzip_bytes for each in second.candidates]
 
@@ -142,7 +143,7 @@ class Broken(Exception):
 @pytest.mark.parametrize("update", [2, 13])  # in the first epoch and in the last of four
 @pytest.mark.usefixtures("no_arena")
 def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tmp_path, monkeypatch, update):
-    original, seen = compression_recipes._Watch.on_train_batch_end, []
+    original, seen = search_recipes._Watch.on_train_batch_end, []
 
     def break_off(self, batch, logs=None):
         seen.append(batch)
@@ -151,7 +152,7 @@ def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tm
         original(self, batch, logs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(compression_recipes._Watch, "on_train_batch_end", break_off)
+        patch.setattr(search_recipes._Watch, "on_train_batch_end", break_off)
         with pytest.raises(Broken):
             search(trained, tmp_path, (SMALL,))
     (after,) = search(trained, tmp_path, (SMALL,)).candidates
@@ -162,7 +163,7 @@ def test_ctrl_c_says_how_to_go_on(trained, tmp_path, monkeypatch):
     def press(self, recipe):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compression_recipes.Training, "model", press)
+    monkeypatch.setattr(search_recipes.Training, "model", press)
     with pytest.raises(KeyboardInterrupt, match="has what is finished; the same call goes on from there"):
         search(trained, tmp_path, (FLOAT,))
 

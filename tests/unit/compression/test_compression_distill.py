@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_opt.callbacks import ModelCheckpoint
 from keras_opt.compression import ConstantSparsity, PruneLowMagnitude, cache_teacher, distill, sparsity
-from keras_opt.compression.soft_targets import SoftTargets, as_logits, output_kinds
+from keras_opt.compression.distillation.soft_targets import SoftTargets, as_logits, output_kinds
 from keras_opt.core.errors import InputError
 from keras_opt.ensemble import PredictionEnsemble
 

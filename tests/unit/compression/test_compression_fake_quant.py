@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_opt.compression.fake_quant import fake_quant, fake_quant_kernel, grid, straight_through
+from keras_opt.compression.qat.fake_quant import fake_quant, fake_quant_kernel, grid, straight_through
 
 RNG = np.random.default_rng(0)
 

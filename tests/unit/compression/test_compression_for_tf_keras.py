@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_opt import callbacks, compression
 from keras_opt.compression import for_tf_keras, to_tf_keras
-from keras_opt.compression.tf_keras_import import tf_keras
+from keras_opt.compression.bridge.tf_keras_import import tf_keras
 from keras_opt.core.errors import InputError
 from keras_opt.schedules import CosineDecay, StepDecay
 

@@ -13,7 +13,7 @@ from keras import layers
 
 from keras_opt.callbacks import EarlyStopping, WeightAveraging
 from keras_opt.compression import ConstantSparsity, PolynomialSparsity, PruneLowMagnitude, sparsity
-from keras_opt.compression.pruning_constraint import pruning_mask
+from keras_opt.compression.pruning.constraint import pruning_mask
 from keras_opt.core.errors import NoEffectWarning
 
 RNG = np.random.default_rng(0)

@@ -7,8 +7,8 @@ import pytest
 import keras_opt
 from keras_opt import compression, models
 from keras_opt.compression import quantize_aware
-from keras_opt.compression.quantized_affine import QuantizedAffine
-from keras_opt.compression.quantized_kernel import QuantizedKernel
+from keras_opt.compression.qat.quantized_affine import QuantizedAffine
+from keras_opt.compression.qat.quantized_kernel import QuantizedKernel
 from keras_opt.core.errors import InputError, NoEffectWarning
 from keras_opt.core.quantized_ranges import has_quantized_ranges
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_opt.compression.quantized_range import QuantizedRange
+from keras_opt.compression.qat.quantized_range import QuantizedRange
 
 BATCHES = [np.array([[-1.0, 2.0]]), np.array([[-3.0, 4.0]]), np.array([[0.5, 9.0]])]
 

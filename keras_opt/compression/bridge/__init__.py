@@ -1,0 +1,1 @@
+"""TF-MOT on Keras 3 models, through tf_keras."""

@@ -1,0 +1,119 @@
+"""What `compress` is given, checked and brought into one form before anything is trained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_opt.callbacks.monitors import resolve_mode
+from keras_opt.compression.distillation.soft_targets import output_kinds, tasks_of
+from keras_opt.compression.search.recipes import CompressionRecipe
+from keras_opt.core.errors import argument_error, check_at_least, check_positive, kind_error
+from keras_opt.data.arrays import arrays
+
+_BATCH_SIZE = 32
+
+
+def check_numbers(
+    max_drop: float,
+    max_flash_bytes: int | None,
+    max_arena_bytes: int | None,
+    budget_seconds: float | None,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+) -> None:
+    """Raise unless each number of `compress` is in its range."""
+    check_at_least("compress", "max_drop", max_drop, 0, whole=False)
+    for name, value in (("max_flash_bytes", max_flash_bytes), ("max_arena_bytes", max_arena_bytes)):
+        if value is not None:
+            check_at_least("compress", name, value, 1)
+    if budget_seconds is not None:
+        check_positive("compress", "budget_seconds", budget_seconds)
+    check_at_least("compress", "epochs", epochs, 1)
+    check_positive("compress", "learning_rate", learning_rate)
+    check_at_least("compress", "seed", seed, 0)
+
+
+def check_recipes(recipes: Any) -> None:
+    """Raise unless there are recipes."""
+    cure = 'Give for example [CompressionRecipe("int8"), CompressionRecipe("int8", aware=True)].'
+    if not isinstance(recipes, Sequence) or not all(isinstance(each, CompressionRecipe) for each in recipes):
+        raise kind_error("compress", "recipes", recipes, "a list of CompressionRecipe", cure)
+    if not recipes:
+        raise argument_error("compress", "recipes", recipes, "a list of at least one", cure)
+
+
+def task_or_raise(model: keras.Model, task: str | None) -> str:
+    """What the model is for; raise where it cannot be told, or the model cannot be compressed."""
+    if not isinstance(model, keras.Model):
+        raise kind_error("compress", "model", model, "a Keras model", "Load a file with keras_opt.load_model.")
+    kinds = output_kinds("compress", "model", model)
+    if len(kinds) != 1:
+        cure = "Compress by hand: quantize_aware, prune_channels and to_tflite take several outputs."
+        raise argument_error("compress", "model", model.name, "a model with one output", cure)
+    return tasks_of("compress", model, kinds, task)[0]
+
+
+def metric_or_raise(metric: str | keras.metrics.Metric, task: str) -> tuple[Any, str, bool]:
+    """What `metric_value` takes, its name, and whether less of it is better."""
+    if isinstance(metric, str) and metric == "accuracy":
+        if task == "regression":
+            raise argument_error("compress", "metric", metric, "one of a regression", 'Give for example "mae".')
+        return task, metric, False
+    try:
+        judged = keras.metrics.get(metric)
+    except ValueError as error:
+        cure = 'Give for example "accuracy", "mae" or a keras.metrics.Metric.'
+        raise argument_error("compress", "metric", metric, "a metric that Keras knows", cure) from error
+    if not isinstance(judged, keras.metrics.Metric):
+        raise kind_error("compress", "metric", metric, "a name or a Keras metric", 'Give for example "accuracy".')
+    mode = resolve_mode(judged.name, "auto")
+    if mode == "auto":
+        cure = "Name it for what it is, as in name='my_error' or name='my_accuracy'."
+        raise argument_error("compress", "metric", judged.name, "named so that its direction is known", cure)
+    # Keras numbers the names of some metrics by process, and the name decides whether a later call may go on.
+    return judged, metric if isinstance(metric, str) else judged.name, mode == "min"
+
+
+def batches(name: str, data: Any, seed: int) -> tf.data.Dataset:
+    """Batches of data, of known number."""
+    if isinstance(data, tuple) and len(data) == 2:
+        return arrays(*data, batch_size=_BATCH_SIZE, shuffle=name == "train", seed=seed)
+    if not isinstance(data, tf.data.Dataset) or not isinstance(data.element_spec, tuple):
+        cure = "keras_opt.data.arrays and image_folder make such sets."
+        raise kind_error("compress", name, data, "a tf.data.Dataset of (x, y) batches, or a pair of arrays", cure)
+    if len(data.element_spec) not in (2, 3):
+        cure = "Give (x, y), or (x, y, sample weight)."
+        raise argument_error("compress", name, data.element_spec, "a dataset of inputs with targets", cure)
+    if data.cardinality() < 1:
+        cure = "Apply tf.data.experimental.assert_cardinality(batches) to it."
+        raise argument_error("compress", name, data, "a dataset of a known number of batches, at least 1", cure)
+    return data
+
+
+def check_inputs(name: str, data: tf.data.Dataset, model: keras.Model) -> None:
+    """Raise unless batches of `data` have the shape of the model's one input; several are checked by the model."""
+    spec = data.element_spec[0]
+    if len(model.inputs) > 1 or not isinstance(spec, tf.TensorSpec):
+        return
+    takes = model.inputs[0].shape
+    if not spec.shape.is_compatible_with(takes):
+        cure = "Give batches, of inputs raw as the model takes them."
+        raise argument_error("compress", name, tuple(spec.shape), f"batches of inputs of shape {tuple(takes)}", cure)
+
+
+def loss_of(model: keras.Model, task: str, data: tf.data.Dataset) -> Any:
+    """The loss the model was compiled with, or the usual one for its task and targets."""
+    if model.loss is not None:
+        return model.loss
+    if task == "regression":
+        return "mse"
+    from_logits = output_kinds("compress", "model", model) == ["linear"]
+    if task == "multi_label":
+        return keras.losses.BinaryCrossentropy(from_logits=from_logits)
+    targets = data.element_spec[1]
+    one_hot = targets.shape.rank == len(model.outputs[0].shape) and targets.shape[-1] == model.outputs[0].shape[-1]
+    kind = keras.losses.CategoricalCrossentropy if one_hot else keras.losses.SparseCategoricalCrossentropy
+    return kind(from_logits=from_logits)
