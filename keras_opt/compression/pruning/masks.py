@@ -33,13 +33,17 @@ class Blocks:
 
     def scores(self, weights: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """How much each tile counts; -1 if all of it was dropped before."""
-        sizes = np.abs(self._tiles(weights)).sum(axis=1, dtype=np.float64).sum(axis=2)
-        sizes[~self._tiles(kept).any(axis=1).any(axis=2)] = -1
-        return sizes
+        sizes, is_kept = np.abs(weights), kept != 0
+        if self.rows * self.columns > 1:
+            sizes = self._tiles(sizes).sum(axis=1, dtype=np.float64).sum(axis=2)
+            is_kept = self._tiles(is_kept).any(axis=1).any(axis=2)
+        return np.where(is_kept, sizes, -1)
 
     def spread(self, units: np.ndarray) -> np.ndarray:
         """A matrix in which each weight has the value of its tile."""
-        return np.repeat(np.repeat(units, self.rows, axis=0), self.columns, axis=1)
+        rows, columns = units.shape
+        tiles = np.broadcast_to(units[:, None, :, None], (rows, self.rows, columns, self.columns))
+        return tiles.reshape(rows * self.rows, columns * self.columns)
 
     def _tiles(self, matrix: np.ndarray) -> np.ndarray:
         rows, columns = matrix.shape
