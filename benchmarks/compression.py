@@ -133,7 +133,7 @@ class Run:
             if kind == "int8":
                 x = self.data["test"][0][:2000]
                 gap = np.abs(file.predict(x) - np.asarray(model.predict(x.astype("float32"), verbose=0)))
-                row["max_lsb"] = round(float(gap.max() / export.output_scale), 3)
+                row["max_lsb"] = round(float(gap.max() / export.output.scale), 3)
         except (ValueError, RuntimeError) as error:
             row["failure"] = str(error).splitlines()[0]
         row["cpu_seconds"] = time.process_time() - start

@@ -15,7 +15,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _results import report
 
-from keras_opt.core.progress import Progress
 from keras_opt.recipes import Recipe, run
 
 CLAIM = (
@@ -36,7 +35,7 @@ def main() -> None:
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             recipe = Recipe.demo(seed=seed, out=str(Path(folder) / "run"), **changes)
-            result = run(recipe, Progress(quiet=True))
+            result = run(recipe, verbose=0)
         plain, ours = result.plain, result.optimised
         pairs.append((plain, ours))
         # A side that never got there has cost all of its time, at the least.

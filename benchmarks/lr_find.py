@@ -21,7 +21,6 @@ from _fashion_mnist import load_fashion_mnist
 from _results import report
 
 from keras_opt.callbacks import find_learning_rate
-from keras_opt.core.progress import Progress
 from keras_opt.models import convnet
 
 RATES = np.geomspace(1e-5, 1, 12)
@@ -92,7 +91,7 @@ def case(kind: str, optimizer: str, seed: int, repeats: int) -> dict:
     model.compile(OPTIMIZERS[optimizer](), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x[trained[:BATCH_SIZE]], y[trained[:BATCH_SIZE]], verbose=0)  # builds the optimizer and the metrics
     start = values_of(model)
-    found = find_learning_rate(model, x[trained], y[trained], batch_size=BATCH_SIZE, progress=Progress(quiet=True))
+    found = find_learning_rate(model, x[trained], y[trained], batch_size=BATCH_SIZE, verbose=0)
     is_equal = all(np.array_equal(one, other) for one, other in zip(start, values_of(model), strict=True))
 
     accuracies = np.zeros((repeats, len(RATES)))

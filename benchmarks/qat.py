@@ -31,7 +31,7 @@ CLAIM = (
 )
 
 
-def network(width: int = 8, blocks: int = 6) -> keras.Model:
+def network(width: int = 4, blocks: int = 6) -> keras.Model:
     """A stem and depthwise separable blocks: convolution, swish, norm."""
     layers = keras.layers
 
@@ -45,13 +45,14 @@ def network(width: int = 8, blocks: int = 6) -> keras.Model:
         x = finish(layers.DepthwiseConv2D(3, strides=2 if block == 2 else 1, padding="same")(x))
         x = finish(layers.Conv2D(width if block < 2 else 2 * width, 1)(x))
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, layers.Dense(10, activation="softmax")(x), name="depthwise")
+    return keras.Model(image, layers.Dense(10, name="logits")(x), name="depthwise")
 
 
 def train(model: keras.Model, x: np.ndarray, y: np.ndarray, rate: float, epochs: int) -> keras.Model:
     """Fit `model` with Adam, from `rate` down to 0 along a cosine."""
     schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(x) // BATCH_SIZE))
-    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(schedule), loss, metrics=["accuracy"])
     model.fit(x, y, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
     return model
 
@@ -67,7 +68,7 @@ def answers(model: keras.Model, x: np.ndarray, representative: np.ndarray | None
     with tempfile.TemporaryDirectory() as folder:
         file = to_tflite(model, Path(folder) / "model.tflite", quantize="int8", representative_data=representative)
         device = LiteRTModel(file.path)
-        return device.predict(x), device.output_quantization[0]
+        return device.predict(x), device.output.scale
 
 
 def run(seed: int, count: int, epochs: int, further_epochs: int) -> dict[str, float]:
@@ -76,8 +77,8 @@ def run(seed: int, count: int, epochs: int, further_epochs: int) -> dict[str, fl
     chosen = np.random.default_rng(seed).permutation(len(x))[:count]
     x, y, x_test = x[chosen][..., None].astype("float32"), y[chosen], x_test[..., None].astype("float32")
 
-    def accuracy(probabilities):
-        return float(np.mean(probabilities.argmax(-1) == y_test))
+    def accuracy(logits):
+        return float(np.mean(logits.argmax(-1) == y_test))
 
     def both(model):
         """The test accuracies of a float model and of its file."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from keras_opt import callbacks as callbacks
     from keras_opt import compression as compression
     from keras_opt import data as data
+    from keras_opt import distribute as distribute
     from keras_opt import ensemble as ensemble
     from keras_opt import export as export
     from keras_opt import layers as layers
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from keras_opt import report as report
     from keras_opt import schedules as schedules
     from keras_opt import training as training
+    from keras_opt import tuning as tuning
     from keras_opt.loading import load_model as load_model
 
 __version__ = "0.1.0"
@@ -26,6 +28,7 @@ _SUBPACKAGES = (
     "callbacks",
     "compression",
     "data",
+    "distribute",
     "ensemble",
     "export",
     "layers",
@@ -34,6 +37,7 @@ _SUBPACKAGES = (
     "report",
     "schedules",
     "training",
+    "tuning",
 )
 
 

@@ -175,7 +175,7 @@ found = compress(
     learning_rate=0.003,
     recipes=recipes[:2] + recipes[-1:] if QUICK else recipes,
     seed=SEED,
-    progress=keras_opt.core.progress.Progress(quiet=True),
+    verbose=0,
 )
 print(found)
 found.plot()

@@ -16,6 +16,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
+from keras_opt.distribute import keras_repairs
+from keras_opt.distribute.begin import begin
+
 # Two logical CPUs stand for two devices. TensorFlow wants to know before it starts.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -73,6 +76,14 @@ def collect_garbage():
 def two_replicas():
     """A MirroredStrategy over two CPUs: one for all tests, since a second one in a process breaks the first."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def our_replicas(two_replicas):
+    """`two_replicas` as `keras_opt.distribute.strategy(logical_cpus=2)` gives it: Keras is repaired under it."""
+    keras_repairs.apply(two_replicas, begin)
+    yield two_replicas
+    keras_repairs.undo()
 
 
 def pytest_sessionfinish(session):

@@ -4,14 +4,17 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
 from keras_opt.callbacks.backup.backup_folder import BackupFolder
+from keras_opt.callbacks.backup.common_backup import folder_of_worker, keep_what_all_have
 from keras_opt.callbacks.backup.data_position import EPOCHS, DataPosition
 from keras_opt.callbacks.backup.fingerprint import differences, fingerprint, settings
 from keras_opt.callbacks.backup.finished import clear_if_finished, note_finished, trainings_before
+from keras_opt.callbacks.backup.first_epoch import FirstEpoch
 from keras_opt.callbacks.backup.keras_states import is_known, state_of
 from keras_opt.callbacks.backup.training_state import (
     has_outgrown,
@@ -23,6 +26,7 @@ from keras_opt.callbacks.backup.training_state import (
 from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.siblings import callback_list
 from keras_opt.core.errors import InputError, argument_error, check_at_least, check_positive
+from keras_opt.core.replicas import this_worker
 from keras_opt.core.state_files import check_state
 from keras_opt.training.build import build_with_metrics
 
@@ -61,6 +65,10 @@ class BackupAndRestore(keras.callbacks.Callback):
     before training, or, where TensorFlow finds out only then, at the first backup within an epoch. A validation set
     must keep one order.
 
+    Several workers, under a strategy of `keras_opt.distribute`, are given one `backup_dir`. Each keeps its whole state
+    in a folder of its own there (`worker-0`, ...), and when they are started again all go on from the newest backup
+    that all of them have. They need not share a disk.
+
     When. At the begin of each epoch, before the first batch too, at the end of training, and within an epoch whenever
     the time that all backups so far have taken is below 1% of the time of training.
 
@@ -74,15 +82,16 @@ class BackupAndRestore(keras.callbacks.Callback):
             `False` leaves them: a `fit` with more `epochs` goes on from there, unless a callback had stopped it, and
             one with as many or fewer only gives the result again. Default `True`.
         every_seconds: Float above 0, seconds between backups within an epoch, instead of the 1%. Default `None`.
-        keep: Int of at least 1, the number of backups that stay. A damaged one falls back to the one before. Default 2.
+        keep: Int of at least 1, the number of backups that stay; of several workers each keeps 2 at least. A damaged
+            one falls back to the one before. Default 2.
         callbacks: The callbacks to save, if they are not all in the same list as this one. Default `None`.
         verbose: 1 prints from where a training goes on. Default 1.
 
     Raises:
         InputError: An argument is out of its range; as `fit` begins: the folder cannot be written, another live process
             has it, its backup is that of another model or of other data (the message says what differs; one from before
-            the first batch holds no work, and is replaced), or an optimizer of the model's own is not built, with
-            `run_eagerly` or several replicas.
+            the first batch holds no work, and is replaced), some of several workers have backups and others none, or
+            an optimizer of the model's own is not built, with `run_eagerly` or several replicas.
         RuntimeError: It is not `fit` that trains; Keras's `BackupAndRestore` is in the list too.
 
     Warns:
@@ -139,7 +148,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.verbose = verbose
         self._data: DataPosition | None = None
         self._restored: dict[str, Any] | None = None
-        self._folder = BackupFolder(backup_dir, max(keep, 2 if double_checkpoint else 1))
+        self._path = Path(backup_dir).absolute()  # the process may go to another folder
+        self._folder: BackupFolder | None = None
 
     # --- fit ---------------------------------------------------------------------------------------------------------
 
@@ -161,11 +171,14 @@ class BackupAndRestore(keras.callbacks.Callback):
             neighbours.callbacks.insert(0, self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        worker = this_worker(self.model.distribute_strategy)
+        self._folder = folder_of_worker(self._path, max(self.keep, 2 if self.double_checkpoint else 1), worker)
         self._data = DataPosition(self.model, self._folder.path)
         self._check_optimizers()
         self._warn_of_unknown_callbacks()
         clear_if_finished(self._folder)
         self._folder.take()
+        keep_what_all_have(self._folder, self.model.distribute_strategy)
         self._head = {
             "format": _FORMAT,
             "fingerprint": fingerprint(self.model, self._data.description),
@@ -180,7 +193,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         if self._restored is not None:
             self._warn_of_changes()
             at = self._restored["at"]
-            first_epoch = _FirstEpoch(self.params["epochs"] if at["stopped"] else at["epoch"])
+            first_epoch = FirstEpoch(self.params["epochs"] if at["stopped"] else at["epoch"])
             first_epoch.set_model(self.model)
             callback_list(self).callbacks.append(first_epoch)
 
@@ -371,20 +384,6 @@ class BackupAndRestore(keras.callbacks.Callback):
                 f"what {', '.join(unknown)} remember is not saved. Give them the methods "
                 "state_dict() and load_state_dict(state), or see that they begin well in the middle of a training.",
             )
-
-
-class _FirstEpoch(keras.callbacks.Callback):
-    """Tells `fit` its first epoch once all other callbacks have begun: one that raises leaves the model as it was.
-
-    It does so once: a `CallbackList` of the user's own keeps it for the next `fit`.
-    """
-
-    def __init__(self, epoch: int):
-        super().__init__()
-        self.epoch: int | None = epoch
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.model._initial_epoch, self.epoch = self.epoch, None
 
 
 def _warn(message: str) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_opt.core.errors import argument_error
 from keras_opt.core.files import atomic_path
+from keras_opt.core.replicas import this_worker
 
 
 class BestWeights:
@@ -19,7 +20,8 @@ class BestWeights:
     BatchNorm too; the optimizer and seeds go on as they are.
 
     Args:
-        filepath: A file that ends in `.weights.h5`, whole at any moment; `None` for memory.
+        filepath: A file that ends in `.weights.h5`, whole at any moment; `None` for memory. Of several workers the
+            chief alone has a file.
     """
 
     def __init__(self, filepath: str | os.PathLike | None = None):
@@ -36,7 +38,7 @@ class BestWeights:
         # The copies on the replicas, looked up now: an interrupt may strike where Keras gives out something else.
         results = model.distribute_strategy.experimental_local_results
         self._parts = [(weight, results(weight.value)) for weight in model.weights]
-        if self._filepath is not None:
+        if self._has_file(model):
             with atomic_path(self._filepath) as temporary:
                 model.save_weights(temporary)
         elif self.arrays is None:
@@ -53,7 +55,7 @@ class BestWeights:
             The paths of the weights in which a constraint set numbers to zero.
         """
         with tf.init_scope():  # after an interrupt this runs wherever it struck, in the middle of a trace
-            if self._filepath is not None:
+            if self._has_file(model):
                 _load_weights_only(model, self._filepath)
             results = model.distribute_strategy.experimental_local_results
             parts = self._parts or [(weight, results(weight.value)) for weight in model.weights]
@@ -63,6 +65,9 @@ class BestWeights:
                 for (weight, copies), array in zip(parts, arrays, strict=True)
                 if _assign(weight, copies, array)
             ]
+
+    def _has_file(self, model: keras.Model) -> bool:
+        return self._filepath is not None and this_worker(model.distribute_strategy).is_chief
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_kept": self.is_kept, "arrays": None if self.arrays is None else [np.copy(a) for a in self.arrays]}

@@ -53,6 +53,9 @@ class CheckpointFiles:
         filepath: With or without fields, as in `str.format`. The index lies in the last folder that has none.
         monitor: What ranks the files.
         keep: How many of the best stay, beside the last one; `None` keeps all.
+
+    Attributes:
+        is_writer: Whether this process writes and deletes; else it only keeps count of what another one does.
     """
 
     def __init__(self, filepath: str, monitor: str, keep: int | None):
@@ -60,6 +63,7 @@ class CheckpointFiles:
         self._name = self._relative(filepath)
         self._monitor = monitor
         self._keep = keep
+        self.is_writer = True
         self.files: list[CheckpointFile] = []
 
     def begin(self, temporary: Path, mode: str) -> None:
@@ -71,7 +75,7 @@ class CheckpointFiles:
     def remove_unfinished(self) -> None:
         """Remove the file that an earlier training with this `filepath` was writing when it was killed."""
         unfinished = self._read_index().get(self._name, {}).get("writing")
-        if unfinished is not None:
+        if unfinished is not None and self.is_writer:
             (self.folder / unfinished).unlink(missing_ok=True)
 
     def add(self, path: str, epoch: int, batch: int | None, value: float | None, mode: str) -> None:
@@ -82,6 +86,8 @@ class CheckpointFiles:
         files = [one for one in self.files if one.file != added.file] + [added]
         stay = files if self._keep is None else [*best_files(files, mode, self._keep), added]
         self.files = [one for one in files if one in stay]
+        if not self.is_writer:
+            return
         self._write_index(mode)
         for one in files:
             if one not in stay:
@@ -107,7 +113,7 @@ class CheckpointFiles:
     def load_state_dict(self, saved: list[dict[str, Any]]) -> None:
         """Go on with those files that are still there: some may have been deleted after the state was taken."""
         files = [CheckpointFile(**one) for one in saved]
-        self.files = [one for one in files if (self.folder / one.file).exists()]
+        self.files = [one for one in files if not self.is_writer or (self.folder / one.file).exists()]
 
     def _relative(self, path: str) -> str:
         return Path(os.path.relpath(path, self.folder)).as_posix()

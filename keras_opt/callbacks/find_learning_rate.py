@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_opt.callbacks.range_test import RangeTest
 from keras_opt.callbacks.range_test_result import RangeTestResult, growing_rates
 from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, check_fraction, check_positive
-from keras_opt.core.progress import Progress, check_progress
+from keras_opt.core.progress import Progress
 from keras_opt.training.step_hooks import StepHooks
 
 _OWNER = "find_learning_rate"
@@ -30,7 +30,7 @@ def find_learning_rate(
     steps: int = 100,
     smoothing: float = 0.8,
     consume: bool = False,
-    progress: Progress | None = None,
+    verbose: str | int = "auto",
 ) -> RangeTestResult:
     """Suggests a learning rate: trains for a moment with rates that rise from tiny to huge, and watches the loss.
 
@@ -70,14 +70,13 @@ def find_learning_rate(
             batches.
         smoothing: Fraction in [0, 1), the momentum of the moving average of the loss. Default 0.8, about five updates.
         consume: Whether a generator may be read, whose batches are then lost to the training.
-        progress: Where to show progress; a bar or plain lines on standard error by default,
-            `keras_opt.core.progress.Progress(quiet=True)` for none.
+        verbose: 0 is silent, 2 shows plain lines, `"auto"` and 1 a bar with the time left on a terminal and lines
+            elsewhere; on standard error.
 
     Returns:
         A `RangeTestResult` with `.suggestion`, `.curve` and `.plot()`; print it to read what was seen.
 
     Raises:
-        TypeError: `progress` is no `Progress`.
         ValueError: An argument is out of its range, `x` is a generator or has no batch, or the model's step reports no
             loss.
         RuntimeError: Callbacks are attached to the model.
@@ -93,21 +92,20 @@ def find_learning_rate(
 
     Example:
         >>> import keras, keras_opt, numpy as np
-        >>> from keras_opt.core.progress import Progress
         >>> x = np.random.default_rng(0).normal(size=(256, 3))
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> model.compile("sgd", "mse")
-        >>> found = keras_opt.callbacks.find_learning_rate(model, x, x.sum(axis=1), progress=Progress(quiet=True))
+        >>> found = keras_opt.callbacks.find_learning_rate(model, x, x.sum(axis=1), verbose=0)
         >>> 0.01 < found.suggestion < 1
         True
     """
     _check_arguments(batch_size, min_learning_rate, max_learning_rate, steps, smoothing)
-    check_progress(_OWNER, progress)
+    progress = Progress.of(_OWNER, verbose)
     _check_model(model)
     data = _data_of_fit(x, y, batch_size, sample_weight, class_weight, steps, consume)
     rates = growing_rates(min_learning_rate, max_learning_rate, steps)
     with (
-        (progress or Progress()).stage("learning rates", steps) as stage,
+        progress.stage("learning rates", steps) as stage,
         RangeTest(model, rates, smoothing, stage) as test,
     ):
         model.fit(**data, verbose=0)

@@ -12,6 +12,7 @@ from keras_opt.core.errors import InputError, argument_error
 from keras_opt.core.optimizers import inner, parts
 from keras_opt.training.accumulation import GradientAccumulator, check_unregularized
 from keras_opt.training.step_hooks import StepHooks, has_own_train_step
+from keras_opt.training.weighed_shares import are_shares_weighed
 
 
 class GradientAccumulation(keras.callbacks.Callback):
@@ -101,7 +102,8 @@ class GradientAccumulation(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._leave()
         self._hooks = StepHooks.of(self.model)
-        self._accumulator = GradientAccumulator(common_reduction(self.model), steps_in_epoch(self._schedule, 0))
+        steps, weighed = steps_in_epoch(self._schedule, 0), are_shares_weighed(self.model)
+        self._accumulator = GradientAccumulator(common_reduction(self.model), steps, weighed)
         self._hooks.add(self._accumulator)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -16,6 +16,7 @@ from keras_opt.core.axes import plot_axes
 from keras_opt.core.errors import NoEffectWarning, argument_error, check_at_least, check_path, is_number
 from keras_opt.core.optimizers import inner, made_no_update
 from keras_opt.core.optional import require
+from keras_opt.core.replicas import this_worker
 from keras_opt.training.gradient_histogram import GradientHistogram
 from keras_opt.training.norm_recorder import NormRecorder, Recorded
 from keras_opt.training.step_hooks import StepHooks
@@ -147,7 +148,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._recorder = NormRecorder(self.every, capacity, self.per_layer, self.ratios)
         self._hooks = StepHooks.of(self.model)
         self._hooks.add(self._recorder)
-        if self.log_dir is not None:
+        if self.log_dir is not None and this_worker(self.model.distribute_strategy).is_chief:
             self._events = GradientEvents(self.log_dir)
         if self.histograms:
             self._histogram = GradientHistogram(self.every)
@@ -170,7 +171,9 @@ class GradientMonitor(keras.callbacks.Callback):
             if self.ratios:
                 logs["update_ratio"] = _mean(_joined([block.global_ratio for block in blocks]))
         if self._histogram is not None and blocks:
-            self._events.add_histograms(int(blocks[-1].step[-1]), self._histogram.read())
+            buckets = self._histogram.read()
+            if self._events is not None:
+                self._events.add_histograms(int(blocks[-1].step[-1]), buckets)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._hooks.flush()

@@ -17,10 +17,11 @@ def common_reduction(model: keras.Model) -> str:
     Raises:
         ValueError: A loss is neither; the reductions differ; or there is none.
     """
-    losses = [_resolved(loss) for loss in keras.tree.flatten(model.loss) if loss is not None]
-    for loss in losses:
-        _check_adds_up(loss)
-    reductions = {_reduction_of(loss) for loss in losses} or {"sum_over_batch_size"}
+    for loss in losses_of(model):
+        fault = fault_of(loss)
+        if fault is not None:
+            raise _error(*fault)
+    reductions = reductions_of(model)
     names = ", ".join(sorted(map(repr, reductions)))
     if len(reductions) > 1:
         raise InputError(
@@ -36,6 +37,16 @@ def common_reduction(model: keras.Model) -> str:
     return reduction
 
 
+def losses_of(model: keras.Model) -> list[Any]:
+    """The compiled losses of `model`."""
+    return [_resolved(loss) for loss in keras.tree.flatten(model.loss) if loss is not None]
+
+
+def reductions_of(model: keras.Model) -> set[str | None]:
+    """The reductions of its compiled losses: "sum_over_batch_size", "sum", "mean_with_sample_weight", `None`."""
+    return {_reduction_of(loss) for loss in losses_of(model)} or {"sum_over_batch_size"}
+
+
 def _resolved(loss: Any) -> Any:
     """What Keras makes of a loss that was given as a name, a class, a function or a `Loss`."""
     return loss if str(loss).lower() in _CHOSEN_BY_SHAPE else keras.losses.get(loss)
@@ -46,20 +57,25 @@ def _reduction_of(loss: Any) -> str | None:
     return {"mean": "sum_over_batch_size", "none": None}.get(reduction, reduction)
 
 
-def _check_adds_up(loss: Any) -> None:
-    """Raise if the loss of a batch is not the sum or the mean of what its samples, each by itself, have."""
+def fault_of(loss: Any) -> tuple[str, str, str] | None:
+    """Why the loss of a batch is not the sum or the mean of what its samples, each by itself, have.
+
+    Returns:
+        The name of the loss, the reason and a cure; `None` if it is.
+    """
     function, settings = _function_and_settings(loss)
     name = getattr(loss, "name", None) or getattr(function, "__name__", str(loss))
     if function is keras.losses.circle:
         reason = "compares the samples of a batch with one another"
-        raise _error(name, reason, "Train with the big batch itself, or with a loss of single samples")
+        return name, reason, "Train with the big batch itself, or with a loss of single samples"
     if function in (keras.losses.dice, keras.losses.tversky) and _takes_in_samples(settings["axis"]):
         kind = {keras.losses.dice: "Dice", keras.losses.tversky: "Tversky"}[function]
         cure = f"Compile keras.losses.{kind}(axis=(1, 2, 3)), with the axes of one sample, which is a mean over samples"
-        raise _error(name, f"takes its sums over the whole batch (axis={settings['axis']!r})", cure)
+        return name, f"takes its sums over the whole batch (axis={settings['axis']!r})", cure
     if settings["ignore_class"] is not None and _reduction_of(loss) != "sum":
         reason = f"is a mean over what ignore_class={settings['ignore_class']!r} leaves, more or less of each sample"
-        raise _error(name, reason, 'Compile it with reduction="sum" and a lower learning rate')
+        return name, reason, 'Compile it with reduction="sum" and a lower learning rate'
+    return None
 
 
 def _function_and_settings(loss: Any) -> tuple[Any, dict[str, Any]]:

@@ -30,6 +30,7 @@ from keras_opt.core.errors import (
     is_number,
 )
 from keras_opt.core.files import atomic_path
+from keras_opt.core.replicas import this_worker
 from keras_opt.training.callers import is_called_by_evaluation
 from keras_opt.training.step_hooks import StepHooks
 
@@ -57,7 +58,7 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
     without fields there is one file, written over at each save.
 
     To go on with a training that was broken off, use `BackupAndRestore`: a checkpoint knows nothing of the callbacks.
-    List it after `WeightAveraging`, so that it saves the averages.
+    List it after `WeightAveraging`, so that it saves the averages. Of several workers the chief alone writes files.
 
     Args:
         filepath: A path that ends in `.keras`, with `save_weights_only` in `.weights.h5`. It may have fields as in
@@ -155,6 +156,7 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def set_model(self, model: keras.Model) -> None:
         if not is_called_by_evaluation(model):
+            self._files.is_writer = this_worker(model.distribute_strategy).is_chief
             _check_folder(self.filepath, self._files.folder)
             self._files.check_index()
             neighbours = siblings(self) or [self]
@@ -198,6 +200,15 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
         if path is None or (self.save_best_only and not is_better):
             self._say(f"{place}: {self.monitor} is {value}, the best is {self.best}; nothing is saved.")
             return
+        if self._files.is_writer:
+            self._write(path)
+        if is_better:
+            self.best = value
+        self._files.add(path, epoch + 1, batch, value, self._mode)
+        best = f", the best so far: {self.monitor} {value:.5g}" if is_better else ""
+        self._say(f"{place}: saved {path!r}{best}.")
+
+    def _write(self, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             self._files.begin(temporary, self._mode)
@@ -205,11 +216,6 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
                 self.model.save_weights(temporary, overwrite=True)
             else:
                 self.model.save(temporary, overwrite=True)
-        if is_better:
-            self.best = value
-        self._files.add(path, epoch + 1, batch, value, self._mode)
-        best = f", the best so far: {self.monitor} {value:.5g}" if is_better else ""
-        self._say(f"{place}: saved {path!r}{best}.")
 
     def _resolve_mode(self, value: float | None) -> None:
         if self._mode == "auto" and value is not None:

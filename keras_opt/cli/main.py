@@ -21,7 +21,9 @@ _COMMANDS = {
     "compress": "Find the best device file of a .keras file within limits.",
     "export": "Turn a .keras file into a .tflite file.",
     "bench": "Time .tflite files beside one another.",
+    "tune": "Search the settings of train for the best validation accuracy.",
     "lr-find": "Suggest a learning rate for a folder of images.",
+    "launch": "Train with several workers on this machine.",
 }
 
 EXIT_ERROR = 1
@@ -57,14 +59,11 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command line."""
     _quieten_tensorflow()
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    # The flag is taken wherever it stands: people add it to the end of the line that failed.
-    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    debug, arguments = _split_off_debug(sys.argv[1:])
     try:
         with warnings.catch_warnings():
             warnings.showwarning = functools.partial(_warning_line, set())
-            cli.main(arguments, prog_name="keras-opt", standalone_mode=False)
+            cli.main(arguments or ["--help"], prog_name="keras-opt", standalone_mode=False)
     except click.ClickException as error:
         click.echo(_usage_line(error), err=True)
         sys.exit(error.exit_code)
@@ -77,6 +76,17 @@ def main() -> None:
             traceback.print_exc()
         click.echo(_one_line(error), err=True)
         sys.exit(EXIT_ERROR)
+
+
+def _split_off_debug(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Take the flag wherever it stands: people add it to the end of the line that failed.
+
+    But what follows the name of a script that `launch` starts is the script's.
+    """
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    end = arguments.index("launch") if command == "launch" else len(arguments)
+    own, others = arguments[:end], arguments[end:]
+    return "--debug" in own, [argument for argument in own if argument != "--debug"] + others
 
 
 def _warning_line(said: set[str], message: Warning | str, category: type[Warning], *_place: object) -> None:

@@ -15,6 +15,6 @@ from keras_opt.compression.pruning.sparsity_schedules import ConstantSparsity as
 from keras_opt.compression.pruning.sparsity_schedules import PolynomialSparsity as PolynomialSparsity
 from keras_opt.compression.qat.quantize_aware import quantize_aware as quantize_aware
 from keras_opt.compression.search.compress import compress as compress
-from keras_opt.compression.search.recipes import CompressionRecipe as CompressionRecipe
+from keras_opt.compression.search.recipe import CompressionRecipe as CompressionRecipe
 from keras_opt.compression.search.result import Candidate as Candidate
 from keras_opt.compression.search.result import CompressionResult as CompressionResult

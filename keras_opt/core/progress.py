@@ -5,10 +5,11 @@ import time
 import weakref
 from typing import TextIO
 
-from keras_opt.core.errors import kind_error
+from keras_opt.core.errors import check_choice, kind_error
 from keras_opt.core.optional import require
 
 PLAIN_LINE_SECONDS = 10.0
+VERBOSE = ("auto", 0, 1, 2)  # 0 is silent, 2 is plain lines; the others are a bar on a terminal and lines elsewhere
 
 
 class Progress:
@@ -17,6 +18,7 @@ class Progress:
     Args:
         file: Where to write; standard error by default, so that standard output stays clean.
         quiet: Shows nothing at all.
+        plain: Shows lines on a terminal too.
 
     Example:
         >>> progress = Progress(quiet=True)
@@ -25,9 +27,25 @@ class Progress:
         ...         stage.advance()
     """
 
-    def __init__(self, file: TextIO | None = None, *, quiet: bool = False):
+    def __init__(self, file: TextIO | None = None, *, quiet: bool = False, plain: bool = False):
         self.file = file
         self.quiet = quiet
+        self.plain = plain
+
+    @classmethod
+    def of(cls, owner: str, verbose: str | int) -> "Progress":
+        """That of the public call `owner` with the argument `verbose`, in Keras's values.
+
+        Raises:
+            ValueError: `verbose` is another value.
+        """
+        check_choice(owner, "verbose", verbose, VERBOSE)
+        return cls(quiet=verbose == 0, plain=verbose == 2)
+
+    @property
+    def verbose(self) -> int:
+        """The argument with which another call shows as much."""
+        return 0 if self.quiet else 1 + self.plain
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -38,7 +56,7 @@ class Progress:
         """A stage of `total` units of work: a context manager, or close it by hand."""
         if self.quiet:
             return Stage(name, total)
-        if self._stream.isatty():
+        if self._stream.isatty() and not self.plain:
             return _BarStage(name, total, self._stream)
         return _LineStage(name, total, self._stream)
 
@@ -51,7 +69,7 @@ def check_progress(owner: str, value: object) -> None:
     """Raise unless `value`, the argument `progress` of `owner`, is a `Progress` or `None`."""
     if value is None or isinstance(value, Progress):
         return
-    cure = "Leave it out, or give keras_opt.core.progress.Progress(), with quiet=True for silence."
+    cure = "Leave it out, or give keras_opt.core.progress.Progress()."
     raise kind_error(owner, "progress", value, "a Progress or None", cure)
 
 

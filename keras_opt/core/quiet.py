@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
@@ -15,21 +16,26 @@ def captured_output() -> Iterator[TextIO]:
     """Send what this process writes to standard output and error to a temporary file, and yield that file.
 
     Python's streams and the descriptors that C++ writes to both go there; warnings and log records below ERROR are
-    dropped. The file is gone when the block ends: read it inside.
+    dropped. The file is gone when the block ends: read it inside. What other threads write meanwhile goes there too; a
+    thread that enters such a block itself waits, since all of these belong to the process.
     """
-    stderr = sys.stderr
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
-        _descriptors_to(log.fileno()),
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-        warnings.catch_warnings(action="ignore"),
-        _no_log_records(),
-    ):
-        try:
-            yield log
-        finally:
-            _rebind_handlers(log, stderr)
+    with _ONE_THREAD:
+        stderr = sys.stderr
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+            _descriptors_to(log.fileno()),
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+            warnings.catch_warnings(action="ignore"),
+            _no_log_records(),
+        ):
+            try:
+                yield log
+            finally:
+                _rebind_handlers(log, stderr)
+
+
+_ONE_THREAD = threading.RLock()
 
 
 @contextlib.contextmanager

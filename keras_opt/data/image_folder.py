@@ -48,7 +48,6 @@ _CURES = {  # for arguments of Keras's functions
     "interpolation": "Choose the way to resize by `decode`.",
     "rescale": "Give augment=RandomAffine(rescale=1 / 255), or normalize='min_max'.",
     "preprocessing_function": "Put the preprocessing into the model.",
-    "verbose": "Give `progress` to see the files checked.",
 }
 
 
@@ -69,7 +68,7 @@ def image_folder(
     class_weight: Literal["balanced"] | None = None,
     normalize: Literal["standard", "min_max"] | None = None,
     seed: int | None = None,
-    progress: Progress | None = None,
+    verbose: str | int = 0,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset | None]:
     """Make the datasets `(train, validation)` of a folder that has one sub-folder of images a class.
 
@@ -142,7 +141,8 @@ def image_folder(
             sets; put it first in the model (`preprocessing=` of `keras_opt.models`), which then takes raw pixels.
         seed: Of the split, of the order and of `augment`. `None` follows `keras.utils.set_random_seed`, and is random
             without it.
-        progress: Shows the checking of the files; quiet by default.
+        verbose: 1 shows the checking of the files on standard error, as a bar on a terminal; 2 as plain lines. Default
+            0, silent.
 
     Returns:
         `(train, validation)`, batches of uint8 images in [0, 255] (or what the layers make of them) and labels (and
@@ -177,6 +177,7 @@ def image_folder(
     if seed is None:
         seed = random.randrange(2**31)
     check_at_least("image_folder", "seed", seed, 0)
+    progress = Progress.of("image_folder", verbose)
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
 
     index = index_folder(directory)

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_opt.core.errors import argument_error, check_at_least, check_choice, check_path, kind_error
-from keras_opt.core.progress import Progress, Stage, check_progress
+from keras_opt.core.progress import Progress, Stage
 from keras_opt.ensemble.member_data import VARIATIONS, MemberData
 from keras_opt.ensemble.member_files import MemberFiles, save_member
 
@@ -29,7 +29,7 @@ def train_ensemble(
     folder: str | os.PathLike | None = None,
     processes: int = 1,
     seed: int = 0,
-    progress: Progress | None = None,
+    verbose: str | int = "auto",
     **fit_arguments: Any,
 ) -> list[keras.Model]:
     """Trains n models that differ in what `vary` says, and returns them; `PredictionEnsemble` makes one of them.
@@ -54,9 +54,10 @@ def train_ensemble(
             the cores. `build` must then be importable: a function of a module, or of a script that trains behind
             `if __name__ == "__main__":`. One is trained in this process. Default 1.
         seed: Int of at least 0. Default 0.
-        progress: Where to show a bar with the time left. Default `None`, on standard error.
+        verbose: 0 is silent, 2 shows plain lines, `"auto"` and 1 a bar with the time left on a terminal and lines
+            elsewhere; on standard error.
         **fit_arguments: Of `fit`: `epochs`, `batch_size`, `validation_data`, ... Each member gets copies of the
-            `callbacks`. Default `verbose=0`.
+            `callbacks`.
 
     Returns:
         The members, in their order, compiled.
@@ -78,8 +79,7 @@ def train_ensemble(
         ...     model = keras_opt.models.mlp([8], (5,), 3)
         ...     model.compile("adam", "sparse_categorical_crossentropy")
         ...     return model
-        >>> quiet = keras_opt.core.progress.Progress(quiet=True)
-        >>> members = keras_opt.ensemble.train_ensemble(build, 2, (np.eye(5), np.zeros(5)), progress=quiet)
+        >>> members = keras_opt.ensemble.train_ensemble(build, 2, (np.eye(5), np.zeros(5)), verbose=0)
         >>> len(members)
         2
     """
@@ -88,7 +88,7 @@ def train_ensemble(
     check_choice("train_ensemble", "vary", vary, VARIATIONS)
     for name, value, minimum in (("n", n, 1), ("processes", processes, 1), ("seed", seed, 0)):
         check_at_least("train_ensemble", name, value, minimum)
-    check_progress("train_ensemble", progress)
+    progress = Progress.of("train_ensemble", verbose)
     if folder is not None:
         check_path("train_ensemble", "folder", folder)
     members_data = MemberData(data, vary, n, seed)
@@ -106,7 +106,7 @@ def train_ensemble(
         finished = [member for member in range(n) if files is not None and files.has(member)]
         missing = [member for member in range(n) if member not in finished]
         epochs = fit_arguments.get("epochs", 1)
-        with (progress or Progress()).stage("train_ensemble", n * epochs) as stage:
+        with progress.stage("train_ensemble", n * epochs) as stage:
             if finished:
                 stage.advance(len(finished) * epochs, f"{len(finished)} of {n} were finished")
             if processes > 1:
@@ -149,7 +149,7 @@ def _train(
     if not isinstance(model, keras.Model) or not model.compiled:
         raise kind_error("train_ensemble", "build", build, "a function that returns a compiled model", "Compile it.")
     arrays, left_out = data.of(member)
-    arguments = {"verbose": 0, **fit_arguments}
+    arguments = {**fit_arguments, "verbose": 0}
     arguments["callbacks"] = [*copy.deepcopy(_as_list(arguments.get("callbacks"))), *([ticks] if ticks else [])]
     if left_out is not None:
         arguments["validation_data"] = left_out
@@ -227,7 +227,6 @@ def _settings(build: Callable[[], keras.Model], data: MemberData, fit_arguments:
     plain = {
         name: value if isinstance(value, bool | int | float | str | None) else type(value).__name__
         for name, value in sorted(fit_arguments.items())
-        if name != "verbose"
     }
     kind = {"n": data.count} if data.vary == "fold" else {}
     name = f"{getattr(build, '__module__', '')}.{getattr(build, '__qualname__', type(build).__name__)}"

@@ -26,7 +26,11 @@ LARGEST_SHARE = {  # of the bytes that the kernels take as float32; 1 stands for
     "int16x8": 0.5,
     "int4": 0.25,
 }
-LARGEST_RELATIVE_ERROR = {"float32": 1e-2, "float16": 0.1}  # an integer kind may be as far from Keras as zeros are
+LARGEST_RELATIVE_ERROR = {  # the other kinds may be as far from Keras as zeros are
+    "float32": 1e-2,
+    "float16": 0.1,
+    "int16x8": 0.5,
+}
 
 
 def check_file(path: str | os.PathLike, quantize: str, layers: Collection[str] = ()) -> LiteRTModel:
@@ -45,6 +49,7 @@ def check_file(path: str | os.PathLike, quantize: str, layers: Collection[str] =
     operators, types = names(schema().BuiltinOperator), names(schema().TensorType)
     _check_no_variables(tree, operators)
     if quantize in INTEGER_KINDS:
+        _check_all_read(tree, quantize)
         _check_no_float(tree, operators, types, quantize, layers)
     if quantize != "float32":
         _check_narrowed(tree, types, quantize)
@@ -87,6 +92,18 @@ def _check_no_variables(tree, operators):
         )
 
 
+def _check_all_read(tree, quantize):
+    """An input that nothing reads has no range, and stays in float32."""
+    graph = tree.subgraphs[0]
+    read = {int(index) for operator in graph.operators for index in operator.inputs}
+    for index in graph.inputs:
+        if int(index) not in read:
+            raise InputError(
+                f"to_tflite: no layer reads input {graph.tensors[index].name.decode()!r}, so that a file of kind "
+                f"{quantize!r} has no type for it. Take it out of the model."
+            )
+
+
 def _check_no_float(tree, operators, types, quantize, layers):
     """Float may stand at the very ends, where the caller asked for it: QUANTIZE behind an input, DEQUANTIZE last."""
     islands = []
@@ -112,11 +129,24 @@ def _check_no_float(tree, operators, types, quantize, layers):
 
 
 def _place(graph, index, layers):
-    """The layer that a tensor comes from, and the tensor: "in layer 'head' ('net/head_1/Elu')"."""
+    """The layer that a tensor comes from, and the tensor: "in layer 'head' ('net/head_1/Elu')".
+
+    One without a name of a layer (a constant, or what a conversion gives) is of the layer that reads it first.
+    """
     name = graph.tensors[index].name.decode()
+    reached, found = [index], []
+    for each in reached:
+        found = _layers_in(graph.tensors[each].name.decode(), layers)
+        if found:
+            return f"in layer {found[-1]!r} ({name!r})"
+        behind = [int(output) for step in graph.operators if each in step.inputs for output in step.outputs]
+        reached += [output for output in behind if output not in reached]
+    return f"at {name!r}"
+
+
+def _layers_in(name, layers):
     segments = [part for path in name.split(";") for part in path.split("/")]
-    found = [each for part in segments for each in (part, re.sub(r"_\d+$", "", part)) if each in layers]
-    return f"in layer {found[-1]!r} ({name!r})" if found else f"at {name!r}"
+    return [each for part in segments for each in (part, re.sub(r"_\d+$", "", part)) if each in layers]
 
 
 def _check_narrowed(tree, types, quantize):

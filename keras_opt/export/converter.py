@@ -1,9 +1,12 @@
 """A Keras 3 model through TensorFlow's converter, in its own process."""
 
 import contextlib
+import errno
 import json
+import os
 import re
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +24,8 @@ from keras_opt.core.quiet import captured_output
 from keras_opt.export.converter_child import GRAPH, LOG, MODEL, REASON, ROWS, SETTINGS
 from keras_opt.export.converter_process import CONVERTER, ConverterCrash
 from keras_opt.export.group_norms import in_int8_operations
+from keras_opt.export.model_file import unpack
+from keras_opt.export.own_biases import own_biases
 from keras_opt.export.recurrent_loops import unrolled
 from keras_opt.models.fold_batch_norm import fold_batch_norm
 
@@ -34,8 +39,8 @@ _OPERATORS = {
 }
 
 
-def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None, io_dtype: str | None) -> bytes:
-    """The .tflite file of `model` for batches of one, as bytes, unchecked.
+def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None, io_dtype: str | None) -> Any:
+    """The .tflite file of `model` for batches of one, unpacked and unchecked.
 
     Args:
         model: A built functional or Sequential model.
@@ -45,6 +50,7 @@ def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None
 
     Raises:
         InputError: The converter refused the model or crashed, with the reason.
+        OSError: There is no room for its files in the folder of temporary files.
     """
     CONVERTER.start()
     integer = quantize in INTEGER_KINDS
@@ -60,13 +66,15 @@ def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None
     with tempfile.TemporaryDirectory(prefix="keras_opt-") as folder:
         folder = Path(folder)
         with float32_policy(form), written_for_a_device(), captured_output():
-            _save_graph(form, folder / GRAPH)
+            _save_graph(form, folder / GRAPH, model.name)
         (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         if integer and rows is not None:
             np.savez(
                 folder / ROWS, *(_as_given(column, tensor) for column, tensor in zip(rows, model.inputs, strict=True))
             )
-        return _converted(folder, model, quantize)
+        tree = unpack(_converted(folder, model, quantize))
+    own_biases(tree)
+    return tree
 
 
 def _converted(folder, model, quantize):
@@ -85,7 +93,7 @@ def _converted(folder, model, quantize):
     raise refused(_reason(reason), "Replace the layer that holds this operation by one that LiteRT has.")
 
 
-def _save_graph(model, folder):
+def _save_graph(model, folder, name):
     """One call of `model` on a batch of one as a SavedModel, with its weights."""
 
     def call(*inputs):
@@ -97,7 +105,15 @@ def _save_graph(model, folder):
     graph = tf.Module()
     graph.call = tf.function(call, autograph=False).get_concrete_function(*specs)
     graph.weights = list(graph.call.variables)
-    tf.saved_model.save(graph, folder, signatures={})
+    try:
+        tf.saved_model.save(graph, folder, signatures={})
+    except KeyError as error:  # a resource that is no variable
+        raise InputError(
+            f"to_tflite: model {name!r} reads a lookup table, which LiteRT lacks. Look the values up before the model, "
+            "and give it the numbers found."
+        ) from error
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent)) from error
 
 
 def _as_given(column, tensor):
@@ -135,7 +151,7 @@ def _folded(model):
     A model that cannot be cloned (a Lambda layer, an unnamed function as activation) is converted as it is.
     """
     try:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # Keras 3.15 on NumPy 2.4
+        with captured_output():  # a clone of Keras talks of what NumPy deprecates, and of lambdas
             return fold_batch_norm(model, unproven="keep")
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -149,16 +165,23 @@ def _folded(model):
 
 @contextlib.contextmanager
 def float32_policy(model: keras.Model) -> Iterator[None]:
-    """Let every layer of `model` compute in float32 while the block runs: LiteRT has no float16 kernels on CPUs."""
-    layers = [layer for layer in all_layers(model) if layer.compute_dtype != "float32"]
-    policies = [layer.dtype_policy for layer in layers]
-    try:
-        for layer in layers:
-            layer.dtype_policy = "float32"
-        yield
-    finally:
-        for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
+    """Let every layer of a model in mixed precision compute in float32, as its weights are, while the block runs.
+
+    LiteRT has no float16 kernels on CPUs. One thread at a time: another would find the policies changed.
+    """
+    with _ONE_THREAD:
+        mixed = [each for each in all_layers(model) if each.compute_dtype != each.variable_dtype == "float32"]
+        policies = [layer.dtype_policy for layer in mixed]
+        try:
+            for layer in mixed:
+                layer.dtype_policy = "float32"
+            yield
+        finally:
+            for layer, policy in zip(mixed, policies, strict=True):
+                layer.dtype_policy = policy
+
+
+_ONE_THREAD = threading.RLock()
 
 
 NO_REASON = "it gave no reason"

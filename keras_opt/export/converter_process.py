@@ -11,6 +11,8 @@ from pathlib import Path
 
 from keras_opt.export import converter_child
 
+LARGE_BYTES = 2**26  # of a conversion's files; the process takes some 25 times as much, and gives nothing back
+
 
 class ConverterCrash(RuntimeError):
     """The converter took its process down; the message says by which signal or exit code."""
@@ -19,8 +21,9 @@ class ConverterCrash(RuntimeError):
 class ConverterProcess:
     """Runs `converter_child` and hands it one folder after the other.
 
-    It starts Python afresh (TensorFlow does not survive a fork), ends at exit, when this process dies, at an interrupt
-    and at a crash; the next conversion starts another. Threads wait for one another; a forked process gets its own.
+    It starts Python afresh (TensorFlow does not survive a fork), ends at exit, when this process dies, at an interrupt,
+    at a crash and after a large model (it would keep gigabytes); the next conversion starts another. Threads wait for
+    one another; a forked process gets its own.
 
     Cost: 2 to 3 s for the first conversion, the time in which TensorFlow is imported; none for the others.
     """
@@ -53,6 +56,8 @@ class ConverterProcess:
                 process.wait()
                 self.stop()
                 raise ConverterCrash(_how_it_ended(process.returncode))
+            if _bytes_in(folder) > LARGE_BYTES:
+                self.stop()
             return answer == converter_child.DONE
 
     def stop(self) -> None:
@@ -96,6 +101,10 @@ def _started():
         env=environment,
         text=True,
     )
+
+
+def _bytes_in(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _how_it_ended(code):

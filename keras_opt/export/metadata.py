@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -115,25 +116,23 @@ class ModelMetadata:
 
 
 def add_metadata(
-    file: bytes,
+    tree: Any,
     metadata: ModelMetadata,
     inputs: Sequence[str] = ("input",),
-    outputs: Sequence[str] = ("probability",),
+    outputs: Sequence[str] = ("output",),
     labelled: int = 0,
 ) -> bytes:
-    """Return the .tflite `file` with `metadata` in it and its labels zipped to its end; it grows by about 1 kB.
+    """Return an unpacked file as a .tflite file with `metadata` in it and its labels zipped to its end.
 
     Args:
-        file: The file.
+        tree: The file; it is changed.
         metadata: What it is to say about itself.
-        inputs: Names; where there are several inputs or outputs its tensors get them, and the file a signature.
+        inputs: Names for its tensors, and for its signature.
         outputs: As `inputs`.
         labelled: The position in `outputs` of the one that the labels belong to.
     """
-    tree = unpack(file)
     shorten_names(tree)
-    if max(len(inputs), len(outputs)) > 1:
-        name_ends(tree, inputs, outputs)
+    name_ends(tree, inputs, outputs)
     packed = _pack_metadata(_tree(metadata, inputs, outputs, labelled))
     tree.buffers.append(schema().BufferT(data=np.frombuffer(packed, np.uint8)))
     tree.metadata = [*(tree.metadata or []), schema().MetadataT(name=ENTRY_NAME, buffer=len(tree.buffers) - 1)]
@@ -184,9 +183,8 @@ def _tree(metadata, inputs, outputs, labelled):
     else:
         takes = [{TensorField.NAME: name} for name in inputs]
     gives = [{TensorField.NAME: name} for name in outputs]
-    if len(outputs) == 1:
-        gives[0][TensorField.DESCRIPTION] = "One probability per class."
     if metadata.labels:
+        gives[labelled][TensorField.DESCRIPTION] = "One value per class."
         labels = {FileField.NAME: LABEL_FILE, FileField.DESCRIPTION: "Class names, one a line, in output order."}
         gives[labelled][TensorField.FILES] = [{**labels, FileField.TYPE: FileField.TENSOR_AXIS_LABELS}]
     return {

@@ -28,7 +28,12 @@ def unpack(file: bytes) -> Any:
     """
     if file[4:8] != IDENTIFIER:
         raise InputError("This is no .tflite file. Write one with keras_opt.export.to_tflite.")
-    return schema().ModelT.InitFromPackedBuf(file)
+    tree = schema().ModelT.InitFromPackedBuf(file)
+    for buffer in tree.buffers:
+        if buffer.offset > 1:  # what is too large for the flatbuffer stands behind it
+            buffer.data = np.frombuffer(file, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return tree
 
 
 def pack(tree: Any) -> bytes:
@@ -58,10 +63,19 @@ def name_ends(tree: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Give the tensors of the first graph's inputs and outputs their names, and the file a signature of them.
 
     A tensor inside that has such a name gets another.
+
+    Raises:
+        InputError: Two of them are one tensor.
     """
     graph = tree.subgraphs[0]
-    ends = [*zip(graph.inputs, inputs, strict=True), *zip(graph.outputs, outputs, strict=True)]
-    named = {index: name.encode() for index, name in ends}
+    named = {}
+    for index, name in (*zip(graph.inputs, inputs, strict=True), *zip(graph.outputs, outputs, strict=True)):
+        if index in named:
+            raise InputError(
+                f"to_tflite: {named[index].decode()!r} and {name!r} are the same value, which a file cannot give two "
+                "names. Take one of them out of the model's outputs."
+            )
+        named[index] = name.encode()
     taken = set(named.values())
     for index, tensor in enumerate(graph.tensors):
         tensor.name = named.get(index) or _free_name(tensor.name, taken)

@@ -82,12 +82,12 @@ class QuantizationReport:
         ax = plot_axes(ax, title=f"Quantization of {self.path.name}", xlabel="signal over error, dB")
         rows = self.rows[::-1]
         places = np.arange(len(rows))
-        figures = np.array([(row.own_sqnr_db, row.sqnr_db) for row in rows])
+        figures = np.array([(row.own_sqnr_db, row.sqnr_db) for row in rows], float)
         figures[~np.isfinite(figures)] = np.nan  # no bar for a layer that adds no error
         ax.barh(places + 0.2, figures[:, 0], 0.4, label="what the layer adds")
         ax.barh(places - 0.2, figures[:, 1], 0.4, label="all errors up to it")
         ax.set_yticks(places, [row.layer for row in rows])
-        ax.legend()
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)  # below: bars reach everywhere
         return ax
 
 
@@ -138,7 +138,7 @@ def quantization_report(
     quantized = unpack(path.read_bytes())
     inputs, _ = inputs_and_outputs(quantized)
     rows = [_spread(each) for each in rows_by_input(OWNER, data, inputs, "data")]
-    tree = unpack(convert(unrolled(OWNER, in_int8_operations(model)), "float32", None, None))
+    tree = convert(unrolled(OWNER, in_int8_operations(model)), "float32", None, None)
     layers, float_steps, file_steps = layers_of(tree, model), steps(tree), steps(quantized)
     _check_same_operators(path, float_steps, file_steps)
     cuts = cuts_between(tree, layers)

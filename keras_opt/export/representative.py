@@ -50,8 +50,10 @@ def representative(owner: str, model: keras.Model, data: Any, class_names: Seque
     reader = _Reader(owner, model)
     found = reader.read(data, class_names)
     for name, rows in zip(reader.names, found.rows, strict=True):
-        if rows.dtype.kind not in "uif" or not np.isfinite(rows).all():
-            raise reader.refused(rows.dtype.name, "finite numbers")
+        if rows.dtype.kind not in "uif":
+            raise reader.refused(rows.dtype.name, "numbers")
+        if damaged := _damaged(rows):
+            raise reader.refused(f"NaN or more than float32 holds in {damaged} of {len(rows)} rows", "finite numbers")
         low, high = rows.min(), rows.max()
         if len(reader.names) == 1 and low == high:
             raise reader.refused(f"{low} in every place", "rows that differ")
@@ -207,6 +209,13 @@ class _Reader:
             wanted = "x" if len(self.names) == 1 else ", ".join(self.names)
             raise self.refused(str(file), f"a file that names its inputs {wanted}, not {', '.join(names)}")
         return (x, archive["y"]) if "y" in names else x
+
+
+def _damaged(rows):
+    """How many rows hold what is no finite float32."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(rows.astype(np.float32)).reshape(len(rows), -1)
+    return int((~finite.all(axis=1)).sum())
 
 
 def _fits(column, shape):

@@ -41,7 +41,9 @@ class TFLMRun:
         return f"{self.path.name}: runs in TFLite Micro with an arena of {self.arena_bytes:,} bytes; {used}"
 
 
-def run_tflm(path: str | os.PathLike, x: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> TFLMRun:
+def run_tflm(
+    path: str | os.PathLike, x: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray] | None = None
+) -> TFLMRun:
     """Run a .tflite file in the real TFLite Micro interpreter and measure the memory it needs.
 
     Use it before a file is flashed: it shows that TFLite Micro has every operator, what it answers, and how large its
@@ -57,7 +59,8 @@ def run_tflm(path: str | os.PathLike, x: np.ndarray | Sequence[np.ndarray] | Map
         path: A .tflite file of `to_tflite`: "int8", "int16x8" or "float32". Of "dynamic", "float16" and "int4" files
             TFLite Micro runs none.
         x: Raw inputs, (rows, *input shape); for a file with several inputs a list of such arrays in their order, or a
-            dict of them by name. They are quantized to the file's input type.
+            dict of them by name. They are quantized to the file's input type. One row of zeros by default, for the
+            arena alone.
 
     Raises:
         InputError: There is no such file, TFLite Micro lacks one of its operators (all are named) or cannot run it,
@@ -83,6 +86,8 @@ def run_tflm(path: str | os.PathLike, x: np.ndarray | Sequence[np.ndarray] | Map
     tree = unpack(path.read_bytes())
     operators = supported_operators("run_tflm", path, tree)
     inputs, outputs = inputs_and_outputs(tree)
+    if x is None:
+        x = [np.zeros(tensor.shape) for tensor in inputs]
     columns = rows_by_input("run_tflm", x, inputs)
     stored = [tensor.stored(column) for tensor, column in zip(inputs, columns, strict=True)]
     *answers, arena_bytes = _run(path, stored, len(outputs))

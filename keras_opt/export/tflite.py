@@ -8,15 +8,16 @@ import keras
 import numpy as np
 
 from keras_opt.core.all_layers import all_layers
-from keras_opt.core.errors import argument_error, check_choice, kind_error
+from keras_opt.core.errors import argument_error, check_choice, check_path
 from keras_opt.core.files import atomic_path
 from keras_opt.core.optional import require
 from keras_opt.core.quantized_ranges import has_quantized_ranges
 from keras_opt.export.agreement import REGRESSION
 from keras_opt.export.checks import check_answers, check_file, tensor_types
-from keras_opt.export.converter import INTEGER_KINDS, convert
-from keras_opt.export.metadata import COLOR_SPACES, ImageField, ImageInput, ModelMetadata, add_metadata
-from keras_opt.export.names import input_names, output_names
+from keras_opt.export.converter import INTEGER_KINDS, convert, input_dtype
+from keras_opt.export.file_metadata import file_metadata
+from keras_opt.export.metadata import ModelMetadata, add_metadata
+from keras_opt.export.names import file_input_names, input_names, output_names
 from keras_opt.export.pixels import random_rows
 from keras_opt.export.representative import representative
 from keras_opt.export.sizes import gzip_size
@@ -48,12 +49,13 @@ def to_tflite(
     deleted, and the error says why; an older file at `path` stays. How close the answers are stands in `verification`;
     on rows of your own `verify` measures it.
 
-    With several inputs or outputs the file's tensors, and its signature "serving_default", have the names of the
-    model's (the keys where it takes or gives a dict), in its order.
+    The file's inputs and outputs, and its signature "serving_default", have the names of the model's (the keys where it
+    takes or gives a dict), in its order; an only input that you did not name is "input".
 
     Args:
-        model: A built functional or Sequential Keras 3 model whose inputs have a fixed size, or the tf_keras model of
-            `tfmot_quantize`. A model trained in mixed precision is exported in float32.
+        model: A built functional or Sequential Keras 3 model whose inputs have a fixed size and whose weights are
+            float32, or the tf_keras model of `tfmot_quantize`. A model trained in mixed precision is exported in
+            float32.
         path: The file to write, in an existing folder.
         quantize: "float32"; "float16", half the size, computes in float32; "dynamic", int8 weights and float
             activations; "int8", all in int8, the fastest and what microcontrollers need; "int16x8", int16 activations
@@ -76,6 +78,7 @@ def to_tflite(
 
     Raises:
         InputError: An argument does not fit, or the model cannot be written in this kind; no file is left.
+        OSError: The folder cannot be written, or the disk is full; an older file is as it was.
         ImportError: ai-edge-quantizer is not installed.
 
     Warns:
@@ -84,12 +87,13 @@ def to_tflite(
 
     Cost: the first call of a process starts another one for TensorFlow's converter (2 to 3 s, once), so that a crash
         of it is an error and not the end. Then about 0.2 s for a small convolutional network; the kinds that compute in
-        integers run the model 200 times more.
+        integers run the model 200 times more. Of 100 MB of weights the process of the converter takes 2 to 4 GB of
+        memory, and ends. Threads may call this at once; they wait for one another.
 
     Example:
         >>> import keras, tempfile
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
-        >>> to_tflite(model, tempfile.mkdtemp() + "/model.tflite", class_names=["cat", "dog"]).input_shape
+        >>> to_tflite(model, tempfile.mkdtemp() + "/model.tflite", class_names=["cat", "dog"]).input.shape
         (1, 8, 8, 1)
     """
     check_choice("to_tflite", "quantize", quantize, KINDS)
@@ -98,7 +102,8 @@ def to_tflite(
     if quantize == "int16x8" and has_quantized_ranges(model):
         cure = "Export it as 'int8', or the model that it was made from as 'int16x8'."
         raise argument_error("to_tflite", "quantize", quantize, "'int8' for a model of quantize_aware", cure)
-    metadata, labelled = _metadata(model, metadata, class_names, name, description)
+    _check_inputs(model, quantize)
+    metadata, labelled = file_metadata(model, metadata, class_names, name, description)
     io_dtype = _checked_io_dtype(io_dtype, quantize)
     path = _checked_path(path)
     if quantize == "int4":
@@ -106,13 +111,12 @@ def to_tflite(
     rows = None
     if representative_data is not None or (quantize in INTEGER_KINDS and not has_quantized_ranges(model)):
         rows = representative("to_tflite", model, representative_data, metadata.labels).rows
-    several = max(len(model.inputs), len(model.outputs)) > 1
-    ends = (input_names(model), output_names(model), labelled) if several else ()
     calibration = None if has_quantized_ranges(model) else rows
-    file = add_metadata(convert(model, quantize, calibration, io_dtype), metadata, *ends)
+    tree = convert(model, quantize, calibration, io_dtype)
+    file = add_metadata(tree, metadata, file_input_names(model), output_names(model), labelled)
     with atomic_path(path) as temporary:
         temporary.write_bytes(file)
-        checked = check_file(temporary, quantize, {layer.name for layer in all_layers(model)})
+        checked = check_file(temporary, quantize, {layer.name for layer in all_layers(model) if layer is not model})
         shown = random_rows(model, VERIFIED_ROWS) if rows is None else _some(rows)
         unjudged = [REGRESSION] * len(model.outputs)
         verification = compare(model, checked, shown, [None] * len(unjudged), unjudged)
@@ -143,10 +147,29 @@ def _check_model(model):
         raise refuse("a built functional or Sequential model", cure)
     if any(isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy) for layer in all_layers(model)):
         raise refuse("a float model", "Export the model as it was before model.quantize(), with quantize='int8' here.")
-    for tensor in model.inputs:
-        if None in tensor.shape[1:]:
-            must_be = f"a model whose inputs have a fixed size, not {tuple(tensor.shape[1:])}"
-            raise refuse(must_be, "Give keras.Input every size but the batch.")
+    for layer in all_layers(model):
+        if getattr(layer, "stateful", False) and isinstance(layer, keras.layers.RNN):
+            cure = "Make it with stateful=False (the weights are the same) and give it whole sequences."
+            raise refuse(f"without memory between calls, but {layer.name!r} is stateful", cure)
+    other = next((each.dtype for each in model.weights if each.dtype in ("float64", "float16", "bfloat16")), None)
+    if other:
+        cure = "Build the model with the dtype policy 'float32' and call its set_weights(model.get_weights())."
+        raise refuse(f"a model whose weights are float32, not {other}", cure)
+
+
+def _check_inputs(model, quantize):
+    """Raise unless a file of this kind can take the model's inputs."""
+    for tensor, name in zip(model.inputs, input_names(model), strict=True):
+        shape = tuple(tensor.shape[1:])
+        if None in shape:
+            must_be, cure = f"fixed in size, not {shape}", "Give keras.Input every size but the batch."
+        elif tensor.dtype == "string":
+            must_be, cure = "numbers, not text", "Look words up before the model, and give it their numbers."
+        elif quantize == "int16x8" and input_dtype(tensor) == "int32":
+            must_be, cure = "real numbers for int16x8, not whole ones", "Use quantize='int8'."
+        else:
+            continue
+        raise argument_error("to_tflite", "model", model, f"a model whose inputs are {must_be} ({name!r})", cure)
 
 
 def _checked_io_dtype(io_dtype, quantize):
@@ -156,55 +179,13 @@ def _checked_io_dtype(io_dtype, quantize):
 
 
 def _checked_path(path):
+    check_path("to_tflite", "path", path)
     path = Path(path)
+    if path.is_dir():
+        raise argument_error("to_tflite", "path", str(path), "a file, not a folder", "Add a name: 'model.tflite'.")
     if not path.parent.is_dir():
         raise argument_error("to_tflite", "path", str(path), "in an existing folder", f"Make {path.parent} first.")
     return path
-
-
-def _metadata(model, metadata, class_names, name, description):
-    """What the file says about itself, and the position of the output that its labels belong to."""
-    if metadata is None:
-        shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-        metadata = ModelMetadata(
-            name=name or model.name,
-            description=description or _describe(shapes, model.outputs),
-            version="1",
-            author="keras_opt",
-            image=_image_input(shapes),
-            labels=() if class_names is None else tuple(class_names),
-        )
-    elif not isinstance(metadata, ModelMetadata):
-        raise kind_error("to_tflite", "metadata", metadata, "a ModelMetadata", "Give keras_opt.export.ModelMetadata().")
-    elif (class_names, name, description) != (None, None, None):
-        cure = "Give its fields `labels`, `name` and `description` there."
-        raise argument_error("to_tflite", "metadata", metadata, "alone, without what it holds itself", cure)
-    names = metadata.labels
-    if not all(isinstance(name, str) and name.splitlines() == [name] for name in names):
-        must_be = "texts of one line each"
-        raise argument_error("to_tflite", "class_names", class_names, must_be, "Take out empty names and line breaks.")
-    counts = [output.shape[-1] for output in model.outputs]
-    if class_names is None and not names:
-        return metadata, 0
-    if len(names) not in counts:
-        must_be = f"{' or '.join(map(str, counts))} names, one per output of the model"
-        raise argument_error("to_tflite", "class_names", names, must_be, f"{len(names)} were given.")
-    return metadata, counts.index(len(names))
-
-
-def _image_input(shapes):
-    """The metadata of an image input; `None` where the input is no image, or one of several."""
-    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][-1] not in COLOR_SPACES:
-        return None
-    height, width, channels = shapes[0]
-    color_space = COLOR_SPACES[channels]
-    colors = "grey" if color_space == ImageField.GRAYSCALE else "RGB"
-    return ImageInput("image", f"{height} x {width} {colors} pixels, raw 0..255.", color_space)
-
-
-def _describe(shapes, outputs):
-    takes = " and ".join(" x ".join(map(str, shape)) for shape in shapes)
-    return f"{takes} input to {' and '.join(str(output.shape[-1]) for output in outputs)} outputs."
 
 
 def _some(rows):

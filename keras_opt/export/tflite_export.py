@@ -28,9 +28,6 @@ class TFLiteExport:
         class_names: Those in the file; empty where it has none.
         tensor_types: How many tensors are of each type: `{"INT8": 12, "INT32": 4}` for an int8 file.
         verification: How close its answers were to Keras's before it was handed out.
-
-    The properties `input_shape`, `input_scale`, ... are those of the only input or output; with several they raise
-    and `inputs` and `outputs` have them.
     """
 
     path: Path
@@ -44,32 +41,14 @@ class TFLiteExport:
     verification: Verification
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        return only(self.inputs, "inputs").shape
+    def input(self) -> FileTensor:
+        """The only input."""
+        return only(self.inputs, "inputs")
 
     @property
-    def input_dtype(self) -> str:
-        return only(self.inputs, "inputs").dtype
-
-    @property
-    def input_scale(self) -> float:
-        return only(self.inputs, "inputs").scale
-
-    @property
-    def input_zero_point(self) -> int:
-        return only(self.inputs, "inputs").zero_point
-
-    @property
-    def output_dtype(self) -> str:
-        return only(self.outputs, "outputs").dtype
-
-    @property
-    def output_scale(self) -> float:
-        return only(self.outputs, "outputs").scale
-
-    @property
-    def output_zero_point(self) -> int:
-        return only(self.outputs, "outputs").zero_point
+    def output(self) -> FileTensor:
+        """The only output."""
+        return only(self.outputs, "outputs")
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.quantize}, {self.size_bytes:,} bytes, {self.gzip_bytes:,} with gzip"]

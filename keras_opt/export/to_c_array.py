@@ -5,8 +5,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from keras_opt.core.errors import InputError, argument_error, check_at_least, check_path
 from keras_opt.core.files import write_atomic
 from keras_opt.export.file_tensors import inputs_and_outputs
@@ -100,7 +98,7 @@ def to_c_array(
     operators = supported_operators("to_c_array", path, tree)
     inputs, outputs = inputs_and_outputs(tree)
     if arena_bytes is None:
-        arena_bytes = run_tflm(path, {tensor.name: np.zeros(tensor.shape) for tensor in inputs}).arena_bytes
+        arena_bytes = run_tflm(path).arena_bytes
     header, source, resolver = (folder / f"{name}{ending}" for ending in (".h", ".cc", "_operators.h"))
     title = f"// {path.name} as C++, written by keras_opt: "
     write_atomic(header, title + _header(name, len(file), arena_bytes, inputs, outputs))

@@ -26,11 +26,14 @@ class Verification:
         outputs: For each output of the model, in order, how far the two agree.
         lsb: For each output the step of the file's output (its scale); `None` for a file with float outputs.
         rows: How many rows were compared.
+        within_lsb: For each output the share, in [0, 1], of its values that differ by one step or less; `None` for a
+            file with float outputs.
     """
 
     outputs: tuple[Agreement, ...]
     lsb: tuple[float | None, ...]
     rows: int
+    within_lsb: tuple[float | None, ...]
 
     @property
     def argmax_agreement(self) -> float | None:
@@ -54,11 +57,19 @@ class Verification:
         steps = [each.max_error / lsb for each, lsb in zip(self.outputs, self.lsb, strict=True) if lsb]
         return max(steps, default=None)
 
+    @property
+    def share_within_lsb(self) -> float | None:
+        """The fraction of values that differ by one step or less, the least of all outputs; `None` without steps."""
+        return min((share for share in self.within_lsb if share is not None), default=None)
+
     def __str__(self) -> str:
         lines = []
-        for each, lsb in zip(self.outputs, self.lsb, strict=True):
-            steps = f" ({each.max_error / lsb:.3g} steps of the file's output)" if lsb else ""
-            lines.append(f"{each.output}, {self.rows:,} rows: {each}{steps}")
+        for each, lsb, share in zip(self.outputs, self.lsb, self.within_lsb, strict=True):
+            line = f"{each.output}, {self.rows:,} rows: {each}"
+            if lsb:
+                steps = each.max_error / lsb
+                line += f" ({steps:.3g} steps of the file's output; {share:.2%} of the values within one)"
+            lines.append(line)
         return "\n".join(lines)
 
 
@@ -106,18 +117,19 @@ def compare(
 ) -> Verification:
     """As `verify`, with rows for each input, and the targets and the task of each output."""
     device = file.predict(columns if len(columns) > 1 else columns[0])
-    outputs = tuple(
-        agreement(name, ours, theirs, task, y)
-        for name, ours, theirs, task, y in zip(
-            output_names(model),
-            device if isinstance(device, list) else [device],
-            _reference(model, columns),
-            tasks,
-            targets,
-            strict=True,
-        )
+    device = device if isinstance(device, list) else [device]
+    reference = _reference(model, columns)
+    outputs = zip(output_names(model), device, reference, tasks, targets, strict=True)
+    steps = tuple(tensor.scale or None for tensor in file.outputs)
+    return Verification(
+        outputs=tuple(agreement(name, ours, theirs, task, y) for name, ours, theirs, task, y in outputs),
+        lsb=steps,
+        rows=len(columns[0]),
+        within_lsb=tuple(
+            float(np.mean(np.abs(ours - theirs) <= step)) if step else None
+            for ours, theirs, step in zip(device, reference, steps, strict=True)
+        ),
     )
-    return Verification(outputs, tuple(tensor.scale or None for tensor in file.outputs), len(columns[0]))
 
 
 def _reference(model, columns):

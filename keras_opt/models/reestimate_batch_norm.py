@@ -83,6 +83,11 @@ def reestimate_batch_norm(model: keras.Model, dataset: Any, steps: int | None = 
     for x in itertools.chain([first], batches):
         for place, moments in measure(x):
             totals[int(place)].add(*(part.numpy() for part in moments))
+    uncalled = [norm.name for norm, total in zip(norms, totals.values(), strict=True) if not total.count]
+    if uncalled:
+        must_be = f"a model that calls its norms at inference too; these it does not: {', '.join(uncalled)}"
+        cure = "Re-estimate before quantize_aware, which folds norms into kernels."
+        raise argument_error("reestimate_batch_norm", "model", model.name, must_be, cure)
     for norm, total in zip(norms, totals.values(), strict=True):
         norm.moving_mean.assign(total.mean)
         norm.moving_variance.assign(total.variance)

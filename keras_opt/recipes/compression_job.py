@@ -14,12 +14,12 @@ import numpy as np
 from keras_opt.compression.search.compress import compress
 from keras_opt.compression.search.result import AXES, OBJECTIVES, Candidate, CompressionResult
 from keras_opt.core.errors import InputError
-from keras_opt.core.files import atomic_path, write_atomic
+from keras_opt.core.files import atomic_path
 from keras_opt.core.progress import Progress
 from keras_opt.data.arrays import arrays
 from keras_opt.data.stratified_split import stratified_split
 from keras_opt.export.interpreter import LiteRTModel
-from keras_opt.export.predict_script import write_predict_script
+from keras_opt.export.sidecars import write_sidecars
 from keras_opt.loading import load_model
 from keras_opt.recipes.images import prepare
 from keras_opt.recipes.recipe import Recipe
@@ -49,7 +49,15 @@ class CompressionJob:
 
 
 def compress_file(
-    model: str, data: str, out: str, *, batch_size: int = 32, seed: int = 0, command: str = "", **settings: Any
+    model: str,
+    data: str,
+    out: str,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    command: str = "",
+    verbose: str | int = "auto",
+    **settings: Any,
 ) -> CompressionJob:
     """Compress the model of a file on the data of a folder of images or an .npz file.
 
@@ -63,16 +71,20 @@ def compress_file(
         batch_size: Of the training.
         seed: Of the split, the order and dropout.
         command: For the report's last line.
+        verbose: 0 is silent, as in `compress`.
         settings: What else `compress` takes.
 
     Raises:
         ValueError: A file cannot be read, or the data do not fit the model.
     """
-    progress = settings.pop("progress", None) or Progress()
+    progress = Progress.of("compress_file", verbose)
     loaded = load_model(model, compile=False)
-    parts = (_folder_parts if Path(data).is_dir() else _file_parts)(loaded, data, seed, progress)
+    if Path(data).is_dir():
+        parts = _folder_parts(loaded, data, seed, progress)
+    else:
+        parts = _file_parts(loaded, data, seed, progress, has_classes=settings.get("task") != "regression")
     train = arrays(*parts.train, batch_size=batch_size, seed=seed)
-    found = compress(loaded, train, parts.validation, folder=out, seed=seed, progress=progress, **settings)
+    found = compress(loaded, train, parts.validation, folder=out, seed=seed, verbose=verbose, **settings)
     test_x, test_y = parts.read_test()
     job = CompressionJob(
         result=found,
@@ -80,7 +92,7 @@ def compress_file(
         rows={"training": len(parts.train[1]), "validation": len(parts.validation[1]), "test": len(test_y)},
         test=_test_metrics(found, test_x, test_y),
     )
-    _write_files(job, loaded, command)
+    _write_files(job, loaded.name, command)
     return job
 
 
@@ -121,7 +133,7 @@ def _folder_parts(model: keras.Model, folder: str, seed: int, progress: Progress
     return _Parts(train, validation, read_test)
 
 
-def _file_parts(model: keras.Model, path: str, seed: int, progress: Progress) -> _Parts:
+def _file_parts(model: keras.Model, path: str, seed: int, progress: Progress, has_classes: bool) -> _Parts:
     try:
         with np.load(path, allow_pickle=False) as file:
             x, y = file["x"], file["y"]
@@ -135,7 +147,9 @@ def _file_parts(model: keras.Model, path: str, seed: int, progress: Progress) ->
             f"Data {path!r} has x of shape {x.shape} and y of shape {y.shape}; the model takes rows of shape "
             f"{tuple(model.input_shape[1:])}. Give as many targets as inputs, raw as the model takes them."
         )
-    labels = y if y.dtype.kind in "iu" and y.ndim == 1 else np.zeros(len(y), int)
+    labels = np.zeros(len(y), int)
+    if has_classes and y.dtype.kind in "iu" and y.ndim == 1:
+        labels = np.unique(y, return_inverse=True)[1]
     progress.say(f"{len(x)} rows of {path}")
     development, test = stratified_split(labels, TEST_SPLIT, seed)
     kept, held = stratified_split(labels[development], VALIDATION_SPLIT, seed)
@@ -150,16 +164,14 @@ def _test_metrics(found: CompressionResult, x: np.ndarray, y: np.ndarray) -> dic
     return {each.name: found.measure(LiteRTModel(each.path).predict(x), y) for each in shown}
 
 
-def _write_files(job: CompressionJob, model: keras.Model, command: str) -> None:
-    """The best file under a name of its own, what runs it, and the report."""
+def _write_files(job: CompressionJob, name: str, command: str) -> None:
+    """The best file under a name of its own, what goes with it, and the report."""
     best = job.result.best
     if best is not None:
         with atomic_path(job.folder / "model.tflite") as temporary:
             shutil.copyfile(best.path, temporary)
-        if model.class_names:
-            write_atomic(job.folder / "labels.txt", "".join(f"{name}\n" for name in model.class_names))
-            write_predict_script(job.folder / "predict.py")
-    write_report(job.folder / "report.html", _report(job, model.name, command))
+        write_sidecars(job.folder / "model.tflite")
+    write_report(job.folder / "report.html", _report(job, name, command))
 
 
 def table(result: CompressionResult) -> Table:

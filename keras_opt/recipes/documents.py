@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keras_opt.core.files import write_atomic
-from keras_opt.export.predict_script import write_predict_script
+from keras_opt.export.sidecars import write_sidecars
 from keras_opt.recipes.recipe import SAMPLE, Recipe
 from keras_opt.recipes.result import Result, SideResult
 from keras_opt.recipes.training import PLAIN_EPOCHS_FACTOR, PLAIN_LEARNING_RATE, PLAIN_PATIENCE
@@ -30,9 +30,8 @@ _SECONDS_TO_PLAIN_BEST = ("seconds_to_plain_best", "cpu_seconds_to_plain_best")
 
 def write_documents(result: Result, folder: Path) -> None:
     """Write everything but the models into `folder`."""
-    write_atomic(folder / "labels.txt", "".join(f"{name}\n" for name in result.class_names))
     write_atomic(folder / "history.csv", _history_csv(result))
-    write_predict_script(folder / "predict.py")
+    write_sidecars(folder / "model.tflite")
     write_model_card(folder / "model_card.md", _model_card(result))
     write_report(folder / "report.html", _report(result))
     result.save(folder / "result.json")
@@ -267,6 +266,7 @@ def _files(result: Result) -> Table:
         *([("plain.tflite", "the plain network as float32, for comparison")] if result.plain else []),
         ("predict.py", "runs model.tflite on image files; needs ai-edge-litert, numpy, pillow"),
         ("labels.txt", "class names in the order of the outputs"),
+        ("preprocess.json", "shape, type, scale and zero point of the device file's input and output"),
         ("report.html", "everything to look at, in one file"),
         ("model_card.md", "what the model is and is not for"),
         ("history.csv", "every metric of every epoch"),

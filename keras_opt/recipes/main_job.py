@@ -12,7 +12,7 @@ import keras
 
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
-from keras_opt.core.progress import Progress, check_progress
+from keras_opt.core.progress import Progress
 from keras_opt.export.latency import benchmark
 from keras_opt.export.tflite import to_tflite
 from keras_opt.export.tflite_export import TFLiteExport
@@ -37,7 +37,7 @@ from keras_opt.recipes.training import Trainer, check_device
 LATENCY_CALLS = 300
 
 
-def run(recipe: Recipe, progress: Progress | None = None) -> Result:
+def run(recipe: Recipe, verbose: str | int = "auto") -> Result:
     """Carries out a recipe and leaves a folder with the model, the device file, the report and all figures.
 
     The stages: train the plain network and the optimised one on the same batches, prune and fine-tune the optimised
@@ -48,7 +48,8 @@ def run(recipe: Recipe, progress: Progress | None = None) -> Result:
 
     Args:
         recipe: The settings; `Recipe.demo()` for the embedded data.
-        progress: Where to show progress; a bar or plain lines on standard error by default.
+        verbose: 0 is silent, 2 shows plain lines, `"auto"` and 1 a bar with the time left on a terminal and lines
+            elsewhere; on standard error.
 
     Returns:
         A `Result`: all that the table shows, and the folder.
@@ -63,10 +64,9 @@ def run(recipe: Recipe, progress: Progress | None = None) -> Result:
         >>> result.optimised.device_test_accuracy                               # doctest: +SKIP
         0.885
     """
-    check_progress("run", progress)
+    progress = Progress.of("run", verbose)
     check_device(recipe)
     check_network(recipe)
-    progress = progress or Progress()
     with RunFolder(recipe, image_sizes(recipe)) as folder:
         prepared = prepare(recipe, progress)
         recipe = settled(recipe, len(prepared.train), progress)

@@ -9,7 +9,7 @@ from keras_opt.core.set_weights import set_weights
 from keras_opt.core.trainable_flags import let_train
 from keras_opt.models.convnet import convnet
 from keras_opt.models.finetune import finetune
-from keras_opt.recipes.recipe import Recipe
+from keras_opt.recipes.recipe import Recipe, most_stages
 from keras_opt.recipes.regularization import SMALL, chosen
 
 
@@ -20,7 +20,7 @@ def build(recipe: Recipe, image_shape: tuple[int, int, int], classes: int, *, no
     """
     if recipe.backbone is not None:
         return finetune(recipe.backbone, image_shape, classes, recipe.weights, dropout=recipe.dropout)
-    filters, pooling = _stages(min(image_shape[:2]))
+    filters, pooling = _stages(min(image_shape[:2]), recipe.width, recipe.depth)
     return convnet(
         filters,
         image_shape,
@@ -62,20 +62,19 @@ def unfreezing(model: keras.Model, epochs: int) -> dict[int, str | list[str]]:
     return {0: "head", first: names[2 * len(names) // 3 :], 2 * first: "all"}
 
 
-def _stages(pixels: int) -> tuple[tuple[int, ...], str | None]:
+def usual_depth(pixels: int) -> int:
+    """The stages that halve a map until about 7 pixels are left."""
+    return max(1, min(round(math.log2(max(pixels, 14) / 7)), most_stages(pixels)))
+
+
+def _stages(pixels: int, width: float, depth: int | None) -> tuple[tuple[int, ...], str | None]:
     """Filters by stage, halving the map until about 7 pixels are left, and the pooling before the classifier.
 
     28 pixels give Keras's MNIST example; above 64 pixels a flattened map would hold most of the parameters.
     """
-    stages = max(1, min(round(math.log2(max(pixels, 14) / 7)), _most_stages(pixels)))
+    stages = depth or usual_depth(pixels)
     if pixels <= SMALL:
-        return tuple(32 * 2**stage for stage in range(stages)), None
-    return tuple(min(16 * 2**stage, 256) for stage in range(stages)), "avg"
-
-
-def _most_stages(pixels: int) -> int:
-    """How many times a 3x3 convolution and a 2x2 pooling fit."""
-    stages = 0
-    while (pixels := (pixels - 2) // 2) >= 1:
-        stages += 1
-    return stages
+        filters, pooling = [32 * 2**stage for stage in range(stages)], None
+    else:
+        filters, pooling = [min(16 * 2**stage, 256) for stage in range(stages)], "avg"
+    return tuple(max(1, round(width * each)) for each in filters), pooling

@@ -29,7 +29,7 @@ class Predictor:
         self._call: Callable[[np.ndarray], np.ndarray]
         if suffix == ".tflite":
             file = LiteRTModel(path)
-            self._call, self.class_names, shape = file.predict, file.class_names, file.input_shape
+            self._call, self.class_names, shape = file.predict, file.class_names, file.input.shape
         else:
             model = load_model(path, compile=False)
             self._call, shape = (lambda batch: np.asarray(model(batch, training=False))), model.input_shape

@@ -54,10 +54,17 @@ class Recipe:
         dropout: Fraction in [0, 1) before the classifier. `None`, as for the next two, is chosen by the number of
             training images and their size (`keras_opt.recipes.regularization` says how and why); the recipe of the
             result has what was chosen.
+        weight_decay: Float of at least 0: AdamW shrinks the kernels, not norms and biases, by it times the rate. Of the
+            optimised run; 0 is Adam.
+        width: Float above 0 by which the filters of the network are multiplied; of no effect with a backbone.
+        depth: Int of at least 1, the stages of the network, each half as high and wide as the one before; `None` takes
+            as many as leave some 7 pixels. Of no effect with a backbone.
         label_smoothing: Fraction in [0, 1), of the optimised run.
         augment: What the optimised run does to its training images: `"affine"` turns and shifts them a little and flips
             half of them left to right, `"cut_mix"` pastes parts of others into them, `"affine+cut_mix"` does both,
             `"none"` neither.
+        augment_strength: Float of at least 0 by which turns and shifts are multiplied; CutMix takes it, up to 1, as its
+            `factor`. 0 augments nothing.
         class_weight: `"balanced"` weighs every class alike; `None` every image.
         patience: Int of at least 1, epochs without a better validation accuracy after which the optimised run stops.
             `None` takes three fifths of `epochs`: in a one-cycle most of the accuracy comes at the end.
@@ -90,8 +97,12 @@ class Recipe:
     batch_size: int = 32
     max_learning_rate: float = 0.004
     dropout: float | None = None
+    weight_decay: float = 0.0
+    width: float = 1.0
+    depth: int | None = None
     label_smoothing: float | None = None
     augment: str | None = None
+    augment_strength: float = 1.0
     class_weight: str | None = None
     patience: int | None = None
     target_accuracy: float = 0.995
@@ -121,7 +132,16 @@ class Recipe:
             object.__setattr__(self, "patience", -(-3 * self.epochs // 5))
         check_at_least("Recipe", "patience", self.patience, 1)
         check_at_least("Recipe", "seed", self.seed, 0)
-        check_positive("Recipe", "max_learning_rate", self.max_learning_rate)
+        for name in ("max_learning_rate", "width"):
+            check_positive("Recipe", name, getattr(self, name))
+        for name in ("weight_decay", "augment_strength"):
+            check_at_least("Recipe", name, getattr(self, name), 0, whole=False)
+        if self.depth is not None:
+            check_at_least("Recipe", "depth", self.depth, 1)
+            if self.backbone is None and self.depth > most_stages(self.image_size):
+                cure = "Take fewer, or larger images."
+                must_be = f"at most {most_stages(self.image_size)} for images of {self.image_size} pixels"
+                raise argument_error("Recipe", "depth", self.depth, must_be, cure)
         for name in ("dropout", "label_smoothing", "sparsity"):
             if getattr(self, name) is not None or name == "sparsity":
                 check_fraction("Recipe", name, getattr(self, name))
@@ -190,6 +210,14 @@ class Recipe:
             ValueError: The file is missing or no YAML mapping, or a key is unknown; the message names the nearest one.
         """
         return cls(**{**read_settings(path), **changes})
+
+
+def most_stages(pixels: int) -> int:
+    """How many times a 3x3 convolution and a 2x2 pooling fit into so many pixels."""
+    stages = 0
+    while (pixels := (pixels - 2) // 2) >= 1:
+        stages += 1
+    return stages
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:

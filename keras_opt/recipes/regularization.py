@@ -70,12 +70,17 @@ def settled(recipe: Recipe, images: int, progress: Progress) -> Recipe:
 
 def augmentation(recipe: Recipe) -> list[keras.layers.Layer]:
     """The layers for the training batches of a run, which `keras_opt.data.augment` takes."""
+    strength = recipe.augment_strength
     layers = []
-    if "affine" in recipe.augment:
-        layers.append(RandomAffine(**MILD))
-    if "cut_mix" in recipe.augment:
-        layers.append(CutMix(1.0, dtype="uint8"))
+    if "affine" in recipe.augment and strength:
+        layers.append(RandomAffine(**{name: _scaled(value, strength) for name, value in MILD.items()}))
+    if "cut_mix" in recipe.augment and strength:
+        layers.append(CutMix(min(1.0, strength), dtype="uint8"))
     return layers
+
+
+def _scaled(value: float | bool, strength: float) -> float | bool:
+    return value if isinstance(value, bool) else value * strength
 
 
 def _left_open(recipe: Recipe) -> list[str]:

@@ -28,6 +28,7 @@ from keras_opt.core.set_weights import set_weights
 from keras_opt.core.trainable_flags import let_train, without_batch_norm
 from keras_opt.data.arrays import arrays
 from keras_opt.data.augment import augment
+from keras_opt.models.exclude_norm_and_bias_from_decay import exclude_norm_and_bias_from_decay
 from keras_opt.models.labelled_file import save_labelled
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.interrupts import interrupt_at_batch_end
@@ -90,29 +91,37 @@ class Trainer:
     def optimised(self) -> tuple[keras.Model, dict[str, Any]]:
         """The same stack with BatchNorm, one-cycle rate and a stopping rule, watched by the gradient monitor."""
         recipe = self.recipe
-        stop = EarlyStopping(
-            Plateau("val_accuracy", patience=recipe.patience) | Target("val_accuracy", recipe.target_accuracy),
-            restore_best_weights=True,
-        )
-        monitor = GradientMonitor()
-        callbacks = [monitor, stop]
+        monitor, stop = GradientMonitor(), self._stopping()
         with self._session("mixed_float16" if recipe.mixed_precision else "float32"):
             watch = Stopwatch()
             model = self._optimised_model()
-            if recipe.is_pretrained:
-                schedule = unfreezing(model, recipe.epochs)
-                callbacks.append(GradualUnfreezing(schedule, BACKBONE_RATE_DIVISOR, freeze_batch_norm=True))
+            callbacks = [monitor, stop, *self._unfreezing(model)]
             facts = self._fit(model, "optimised", "batch", recipe.epochs, watch, callbacks)
         reason = stop.stopped_because or "the cycle is complete"
         series = monitor.series()
         gradients = {"step": series["step"].tolist(), "grad_norm": series["grad_norm"].tolist()}
         return shipped(model, recipe, "batch"), {**facts, "stopped_because": reason, "gradients": gradients}
 
+    def trial(self, callbacks: list[keras.callbacks.Callback]) -> dict[str, list[float]]:
+        """The training of `optimised` for a search, and its history: nothing is shown or backed up."""
+        with self._session("mixed_float16" if self.recipe.mixed_precision else "float32"):
+            model = self._optimised_model()
+            with interrupt_at_batch_end() as interrupt:
+                history = model.fit(
+                    self._batches(augmented=True),
+                    validation_data=self._dataset(self.prepared.validation, shuffle=False),
+                    epochs=self.recipe.epochs,
+                    callbacks=[self._stopping(), *self._unfreezing(model), *callbacks, interrupt],
+                    shuffle=False,  # the dataset shuffles by itself
+                    verbose=0,
+                )
+        return {name: [float(value) for value in values] for name, values in history.history.items()}
+
     def range_test(self) -> RangeTestResult:
         """The range test of the network, optimizer and batches of `optimised`."""
         with self._session("mixed_float16" if self.recipe.mixed_precision else "float32"):
             batches = self._batches(augmented=True)
-            return find_learning_rate(self._optimised_model(), batches, progress=self.progress)
+            return find_learning_rate(self._optimised_model(), batches, verbose=self.progress.verbose)
 
     def pruned(self, dense: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
         """`dense`, pruned and fine-tuned; or `dense` itself where that costs too much validation accuracy."""
@@ -146,6 +155,16 @@ class Trainer:
             return dense, {**facts, "pruned": False, "decision": f"pruning was taken back: {change}"}
         return model, {**facts, "pruned": True, "decision": change}
 
+    def _stopping(self) -> EarlyStopping:
+        plateau = Plateau("val_accuracy", patience=self.recipe.patience)
+        return EarlyStopping(plateau | Target("val_accuracy", self.recipe.target_accuracy), restore_best_weights=True)
+
+    def _unfreezing(self, model: keras.Model) -> list[keras.callbacks.Callback]:
+        if not self.recipe.is_pretrained:
+            return []
+        schedule = unfreezing(model, self.recipe.epochs)
+        return [GradualUnfreezing(schedule, BACKBONE_RATE_DIVISOR, freeze_batch_norm=True)]
+
     def _optimised_model(self) -> keras.Model:
         model = self._build(norm="batch")
         self._compile(model, OneCycle(self.recipe.max_learning_rate, self._steps(self.recipe.epochs)))
@@ -156,7 +175,11 @@ class Trainer:
 
     def _compile(self, model: keras.Model, learning_rate: Any) -> None:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
-        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
+        optimizer = keras.optimizers.Adam(learning_rate)
+        if self.recipe.weight_decay:
+            optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=self.recipe.weight_decay)
+            exclude_norm_and_bias_from_decay(optimizer, model)
+        model.compile(optimizer, loss, metrics=["accuracy"])
 
     def _fit(
         self, model: keras.Model, stage: str, norm: str, epochs: int, watch: Stopwatch, callbacks: list

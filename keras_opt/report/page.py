@@ -1,7 +1,7 @@
 """The report page: one HTML file with no script and no request to anywhere."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from keras_opt.core.files import write_atomic
@@ -36,50 +36,52 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as text."""
-    sections = [section for section in _sections(report) if section]
+    return page(report.title, report.summary, report.headline, _sections(report), report.footer)
+
+
+def page(title: str, summary: str, headline: Sequence[KeyNumber], sections: Iterable[Html | None], footer: str) -> str:
+    """A page of sections below a heading; what is empty is left out."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", http_equiv="Content-Security-Policy", content=CONTENT_POLICY),
-        element("title", report.title),
+        element("title", title),
         element("link", rel="icon", href="data:,"),
         element("style", Html(resources.files(__package__).joinpath("style.css").read_text("utf-8"))),
     )
     header = element(
         "header",
-        element("h1", report.title),
-        element("p", report.summary, class_="summary") if report.summary else None,
-        element("dl", *[_key_number(number) for number in report.headline], class_="headline")
-        if report.headline
-        else None,
+        element("h1", title),
+        element("p", summary, class_="summary") if summary else None,
+        element("dl", *[_key_number(number) for number in headline], class_="headline") if headline else None,
     )
-    footer = element("footer", element("p", report.footer)) if report.footer else None
-    body = element("body", header, element("main", *sections), footer)
+    last = element("footer", element("p", footer)) if footer else None
+    body = element("body", header, element("main", *filter(None, sections)), last)
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
 def _sections(report: Report) -> list[Html | None]:
     comparison, skipped, confusion = report.comparison, report.skipped, report.confusion
     return [
-        _section(comparison.title, draw_table(comparison)) if comparison else None,
-        _section(skipped.title, _foldable(skipped)) if skipped else None,
-        _section("Size, speed, accuracy", _grid("thirds", map(draw_chart, report.charts))) if report.charts else None,
-        _section("Training", _grid("halves", map(draw_curve, report.curves))) if report.curves else None,
-        _section("Results by class", *_classes(confusion)) if confusion else None,
-        _section("Worst mistakes", _grid("thumbnails", map(draw_mistake, report.mistakes)))
-        if report.mistakes
-        else None,
-        _section("How it was made", _grid("halves", map(_detail, report.details))) if report.details else None,
+        section(comparison.title, draw_table(comparison)) if comparison else None,
+        section(skipped.title, _foldable(skipped)) if skipped else None,
+        section("Size, speed, accuracy", grid("thirds", map(draw_chart, report.charts))) if report.charts else None,
+        section("Training", grid("halves", map(draw_curve, report.curves))) if report.curves else None,
+        section("Results by class", *_classes(confusion)) if confusion else None,
+        section("Worst mistakes", grid("thumbnails", map(draw_mistake, report.mistakes))) if report.mistakes else None,
+        section("How it was made", grid("halves", map(_detail, report.details))) if report.details else None,
     ]
 
 
-def _section(title: str, *content: Html) -> Html:
+def section(title: str, *content: Html) -> Html:
+    """A section with its heading."""
     return element("section", element("h2", title), *content)
 
 
-def _grid(kind: str, cells: Iterable[Html]) -> Html:
+def grid(kind: str, cells: Iterable[Html]) -> Html:
+    """Cells beside one another, in `"halves"` or `"thirds"` of the width."""
     return element("div", *cells, class_=f"grid {kind}")
 
 

@@ -22,10 +22,13 @@ class GradientAccumulator(MicroBatchMerger):
         reduction: The loss's reduction. "sum_over_batch_size" weighs by samples, "mean_with_sample_weight" by the sum
             of the sample weights, "sum" by 1.
         steps: Micro-batches to an update.
+        are_shares_weighed: Whether `weigh_shares` has made the gradient of each replica its part of that of the whole
+            micro-batch, whose weight then is the same on every replica.
     """
 
-    def __init__(self, reduction: str, steps: int = 1):
+    def __init__(self, reduction: str, steps: int = 1, are_shares_weighed: bool = False):
         self._reduction = reduction
+        self._are_shares_weighed = are_shares_weighed
         self._wanted_steps = steps
         self._state = PluginState()
         self._steps: tf.Variable | None = None
@@ -50,6 +53,8 @@ class GradientAccumulator(MicroBatchMerger):
 
     def merge(self, gradients: list[Any], variables: list[keras.Variable], data: Any) -> tf.Tensor:
         weight = self._weight_of(data)
+        if self._are_shares_weighed and self._reduction != "sum":
+            weight = sum_over_replicas([weight])[0] / replica_count()
         self._weight.assign_add(weight)
         for total, gradient in zip(self._sums, gradients, strict=True):
             total.assign_add(tf.cast(tf.convert_to_tensor(gradient), total.dtype) * tf.cast(weight, total.dtype))

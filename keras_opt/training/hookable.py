@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_opt.core.optimizers import inner, parts
+from keras_opt.core.process_strategy import is_ours
 from keras_opt.training.instance_wrappers import InstanceWrappers
 
 PRIVATE_METHODS = ("_all_reduce_sum_gradients", "_clip_gradients")
@@ -39,11 +40,11 @@ def check_hookable(
             "StepHooks: Keras cannot overwrite the weights by their averages over several replicas. Leave "
             "ema_overwrite_frequency out of the optimizer, or use the callback WeightAveraging instead of use_ema."
         )
-    if model.steps_per_execution > 1 and replicas > 1:
+    if model.steps_per_execution > 1 and replicas > 1 and not is_ours(model.distribute_strategy):
         raise RuntimeError(
             f"StepHooks: Keras cannot run several steps in one execution over several replicas. Received: "
             f"steps_per_execution={model.steps_per_execution} in `compile`, and {replicas} replicas. Leave "
-            "steps_per_execution out of `compile`."
+            "steps_per_execution out of `compile`, or make the strategy with keras_opt.distribute.strategy."
         )
 
 

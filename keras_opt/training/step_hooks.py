@@ -46,8 +46,8 @@ class StepHooks:
         TypeError: `model` is no compiled Keras model.
         RuntimeError: As a plugin comes: `apply` of the optimizer is not Keras's own; Keras has moved a method that is
             hooked; or, over several replicas, the optimizer accumulates or has an `ema_overwrite_frequency`, or
-            `steps_per_execution` is above 1, none of which Keras can do. In the first step: `train_step` gives the
-            optimizer two sets of variables in turn.
+            `steps_per_execution` is above 1 (but for `keras_opt.distribute.strategy`), none of which Keras can do. In
+            the first step: `train_step` gives the optimizer two sets of variables in turn.
 
     Cost: one trace of the step, however many the plugins; no second backward pass.
 
@@ -275,7 +275,11 @@ def _warn_of_new_compile() -> None:
 
 
 def has_own_train_step(model: keras.Model) -> bool:
-    """Whether `train_step` of `model` is not Keras's: overridden by its class, or replaced on the instance."""
+    """Whether `train_step` of `model` is not Keras's: overridden by its class, or replaced on the instance.
+
+    A method of the hub, or of an object that has `wraps_train_step`, calls the one before it and does not count.
+    """
     replaced = vars(model).get("train_step")
-    is_of_the_hub = isinstance(getattr(replaced, "__self__", None), StepHooks)
-    return type(model).train_step is not keras.Model.train_step or not (replaced is None or is_of_the_hub)
+    owner = getattr(replaced, "__self__", None)
+    is_wrapper = isinstance(owner, StepHooks) or getattr(owner, "wraps_train_step", False)
+    return type(model).train_step is not keras.Model.train_step or not (replaced is None or is_wrapper)

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import functools
 import io
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from keras_opt import (
     callbacks,
     compression,
     data,
+    distribute,
     ensemble,
     export,
     layers,
@@ -31,8 +33,12 @@ from keras_opt import (
     report,
     schedules,
     training,
+    tuning,
 )
+from keras_opt.core.optional import require
+from keras_opt.core.process_strategy import is_ours
 from keras_opt.core.progress import Progress
+from keras_opt.distribute import keras_repairs
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 5)).astype("float32")
@@ -114,7 +120,7 @@ def within_a_limit(folder: Path, max_flash_bytes: int | None = None) -> compress
     _, model = teacher_and_student()
     keras.utils.set_random_seed(0)
     recipes = [compression.CompressionRecipe(kind) for kind in ("float32", "int8")]
-    settings = {"folder": folder / "search", "recipes": recipes, "max_drop": 1.0, "progress": Progress(quiet=True)}
+    settings = {"folder": folder / "search", "recipes": recipes, "max_drop": 1.0, "verbose": 0}
     model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
     data = (X, np.arange(len(X)) % 3)
     return compression.compress(model, data, data, max_flash_bytes=max_flash_bytes, **settings)
@@ -187,8 +193,7 @@ def finds_a_rate(folder: Path) -> bool:
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
     before = model.get_weights()[0]
-    quiet = Progress(quiet=True)
-    found = callbacks.find_learning_rate(model, X, X[:, :2], batch_size=22, progress=quiet)
+    found = callbacks.find_learning_rate(model, X, X[:, :2], batch_size=22, verbose=0)
     return 1e-2 < found.suggestion < 1 and np.array_equal(model.get_weights()[0], before)
 
 
@@ -457,7 +462,17 @@ def finished_run() -> recipes.Result:
         baseline=False,
         out=str(folder / "run"),
     )
-    return recipes.run(recipe, Progress(quiet=True))
+    return recipes.run(recipe, verbose=0)
+
+
+@functools.cache
+def finds_a_recipe() -> recipes.SearchResult:
+    """A search of one trial."""
+    folder = Path(tempfile.mkdtemp())
+    recipe = recipes.Recipe(
+        data=str(write_images(folder / "images", size=8)), image_size=8, epochs=1, out=str(folder / "search")
+    )
+    return recipes.tune(recipe, 1, search=["dropout"], verbose=0)
 
 
 def reads_an_image_folder(folder: Path) -> bool:
@@ -515,6 +530,12 @@ def sets_a_rate(folder: Path) -> bool:
     model = models.mlp([4], (5,), 2, dropout=0.5)
     models.set_dropout(model, {"dropout1": 0.2})
     return model.get_layer("dropout1").rate == 0.2
+
+
+def lies_where_it_was_put(folder: Path) -> bool:
+    model = models.mlp([4], (5,), 2)
+    placement = distribute.place(model, {"dense1": "CPU:1"})
+    return placement.memory().weights["CPU:1"] == 4 * 5 * 4 and "CPU:1" in model.get_layer("dense1").kernel.value.device
 
 
 def takes_the_statistics_of_its_data(folder: Path) -> bool:
@@ -599,7 +620,7 @@ def predict_script_is_python(folder: Path) -> bool:
 
 
 def sidecars_stand_beside_the_file(folder: Path) -> bool:
-    return {path.name for path in export.write_sidecars(device_file())} >= {"labels.txt", "preprocess.json"}
+    return {path.name for path in export.write_sidecars(device_file().path)} >= {"labels.txt", "preprocess.json"}
 
 
 def metadata_is_in_the_file(folder: Path) -> bool:
@@ -640,6 +661,53 @@ MODELS = {
         lambda folder: models.add_regularization(models.mlp([4], (5,), 2), l2=0.1).weights[0] == "dense1/kernel"
     ),
     "set_dropout": Call(sets_a_rate),
+}
+
+
+def finds_what_does_nothing(folder: Path) -> bool:
+    model = models.mlp([4], (5,), 2)
+    model.compile("sgd", "mse")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        (finding,) = distribute.preflight(model, X)
+    finally:
+        keras.distribution.set_distribution(None)
+    return finding.severity == "refusal" and "DataParallel" in finding.text
+
+
+def gives_the_one_strategy(folder: Path) -> bool:
+    state = sys.modules[distribute.strategy.__module__]
+    before, state._made = state._made, None
+    try:
+        made = distribute.strategy("one")
+        return made is distribute.strategy("one") and made.num_replicas_in_sync == 1 and is_ours(made)
+    finally:
+        keras_repairs.undo()
+        state._made = before
+
+
+def workers_that_end_with(status: int, folder: Path) -> list | distribute.WorkersFailed:
+    """What comes of two workers that train nothing."""
+    script = folder / "train.py"
+    script.write_text(f"raise SystemExit({status})")
+    try:
+        return distribute.launch(script, max_restarts=0)
+    except distribute.WorkersFailed as failed:
+        return failed
+
+
+DISTRIBUTE = {
+    "strategy": Call(gives_the_one_strategy),
+    "launch": Call(lambda folder: workers_that_end_with(0, folder) == []),
+    "WorkersFailed": Call(lambda folder: workers_that_end_with(3, folder).status == 3),
+    "WorkerFailure": Call(
+        lambda folder: str(distribute.WorkerFailure(1, 137, 2.0)).startswith("worker 1 was ended by")
+    ),
+    "place": Call(lies_where_it_was_put),
+    "preflight": Call(finds_what_does_nothing),
+    "Finding": Call(
+        lambda folder: str(distribute.Finding("mask", "warning", "It is.", "")) == "warning (mask): It is."
+    ),
 }
 
 
@@ -726,7 +794,7 @@ def members_disagree(folder: Path) -> bool:
 
 
 def trains_members(folder: Path) -> bool:
-    members = ensemble.train_ensemble(lambda: two_members()[0], 2, (X, np.argmax(Y, 1)), progress=Progress(quiet=True))
+    members = ensemble.train_ensemble(lambda: two_members()[0], 2, (X, np.argmax(Y, 1)), verbose=0)
     return len(members) == 2
 
 
@@ -760,7 +828,7 @@ LAYERS = {
 
 EXPORT = {
     "to_tflite": Call(lambda folder: device_file().path.stat().st_size == device_file().size_bytes),
-    "TFLiteExport": Call(lambda folder: device_file().input_dtype == device_file().output_dtype == "int8"),
+    "TFLiteExport": Call(lambda folder: device_file().input.dtype == device_file().output.dtype == "int8"),
     "LiteRTModel": Call(lambda folder: export.LiteRTModel(device_file().path).predict(pixels(2)).shape == (2, 3)),
     "verify": Call(
         lambda folder: export.verify(small_convnet(), device_file().path, pixels(40)).argmax_agreement > 0.9
@@ -794,6 +862,9 @@ RECIPES = {
     "Recipe": Call(lambda folder: recipes.Recipe.demo(epochs=3).settings["epochs"] == 3),
     "run": Call(lambda folder: (finished_run().folder / "model.tflite").is_file()),
     "Result": Call(lambda folder: finished_run().confusion.sum() == 6),
+    "SearchResult": Call(lambda folder: finds_a_recipe().value == max(each.value for each in finds_a_recipe().trials)),
+    "TrialRecord": Call(lambda folder: finds_a_recipe().trials[0].state == "completed"),
+    "tune": Call(lambda folder: finds_a_recipe().recipe.dropout == finds_a_recipe().trials[0].settings["dropout"] > 0),
     "SideResult": Call(lambda folder: 0 <= finished_run().optimised.device_test_accuracy <= 1),
 }
 
@@ -820,11 +891,59 @@ TRAINING = {
     "attach": Call(attach_hooks_a_loop_of_ones_own),
 }
 
+
+def searched(kind: str, folder: Path, **settings: Any) -> list[dict[str, Any]]:
+    """The points of a finished search for a low number, without a model."""
+
+    class Search(getattr(tuning, kind)):
+        def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> float:
+            return trial.hyperparameters.Int("x", 1, 4) + float(trial.hyperparameters.Boolean("y"))
+
+    search = Search(directory=folder, seed=1, progress=Progress(quiet=True), **settings)
+    search.search()
+    assert search.oracle.get_best_trials(1)[0].score == min(each.score for each in search.oracle.trials.values())
+    return [each.hyperparameters.values for each in search.oracle.trials.values()]
+
+
+def all_eight_points(kind: str) -> Callable[[Path], bool]:
+    """Whether a search through a space of eight points ends with each tried once."""
+    return lambda folder: len({str(point) for point in searched(kind, folder, max_trials=20)}) == 8
+
+
+def hyperband_promotes(folder: Path) -> bool:
+    points = searched("Hyperband", folder, max_epochs=4, factor=2)
+    return [point["tuner/epochs"] for point in points[:7]] == [1, 1, 1, 1, 2, 2, 4]
+
+
+def optuna_finds_all_eight_points(folder: Path) -> bool:
+    hp = require("keras_tuner").HyperParameters()
+    hp.Int("x", 1, 4)
+    hp.Boolean("y")
+    oracle = tuning.OptunaOracle(max_trials=20, seed=1, pruner=None, hyperparameters=hp, storage=folder / "study.db")
+    oracle._set_project_dir(folder, "search")  # as a tuner does
+    points = []
+    while (trial := oracle.create_trial("tuner")).status == "RUNNING":
+        points.append(str(trial.hyperparameters.values))
+        oracle.update_trial(trial.trial_id, {oracle.objective.name: 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    return len(set(points)) == len(points) == 8 == len([each for each in oracle.study.trials if each.value == 1.0])
+
+
+TUNING = {
+    "BayesianOptimization": Call(all_eight_points("BayesianOptimization")),
+    "GridSearch": Call(all_eight_points("GridSearch")),
+    "Hyperband": Call(hyperband_promotes),
+    "OptunaOracle": Call(optuna_finds_all_eight_points),
+    "RandomSearch": Call(all_eight_points("RandomSearch")),
+}
+
 PUBLIC_NAMES: dict[str, dict[str, InFit | Call]] = {
     "": {"load_model": Call(loads_a_labelled_model)},
     "callbacks": CALLBACKS,
     "compression": COMPRESSION,
     "data": DATA,
+    "distribute": DISTRIBUTE,
     "ensemble": ENSEMBLE,
     "export": EXPORT,
     "layers": LAYERS,
@@ -833,6 +952,7 @@ PUBLIC_NAMES: dict[str, dict[str, InFit | Call]] = {
     "report": REPORT,
     "schedules": SCHEDULES,
     "training": TRAINING,
+    "tuning": TUNING,
 }
 
 

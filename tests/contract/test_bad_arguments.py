@@ -10,7 +10,7 @@ import keras
 import pytest
 from public_names import InFit, rows
 
-from keras_opt import callbacks, compression, ensemble, export, layers
+from keras_opt import callbacks, compression, distribute, ensemble, export, layers, recipes, tuning
 
 MODES = ["up", None, 3]
 NAMES = [3, None, b"loss", ["loss"], ""]
@@ -22,6 +22,19 @@ COUNTS = [-1, 1.5, "5", None, True]
 FROM_1 = [0, *COUNTS]
 NUMBERS = ["1", float("nan"), float("inf"), True]
 SOFTMAX = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax")])
+# What all searches take; a trial is never begun with them.
+SEARCH = {
+    "hypermodel": [3, "model", None],
+    "objective": [3, "", [3], [], "val_fitness"],
+    "seed": [-1, 1.5, "5", True],
+    "hyperparameters": [3, {"rate": 0.1}],
+    "max_retries_per_trial": [-1, 1.5, "5", True],
+    "max_consecutive_failed_trials": [0, -1, 1.5, "5", True],
+    "max_seconds": POSITIVE,
+    "progress": [3, True],
+    "directory": PATHS,
+    "executions_per_trial": FROM_1,
+}
 
 BAD = {
     callbacks.BackupAndRestore: {
@@ -110,6 +123,12 @@ BAD = {
         "keep": [0, -0.1, 1.1, "0.5", None, True, float("nan"), [], {}, {3: 0.5}, {"*": 0}, {"nothing": 0.5}],
         "criterion": ["L1", "gamma", None, 1],
     },
+    compression.CompressionRecipe: {
+        "quantize": ["int9", None, 3],
+        "keep": [0, 1.5, "half", None, {}, {"conv1": 0}, {3: 0.5}],
+        "sparsity": [-0.1, 1, "0.5", None],
+        "aware": [1, None, "yes"],
+    },
     compression.compress: {
         "model": [3, None, "model.keras"],
         "train": [3, None, "images", [1, 2]],
@@ -126,7 +145,7 @@ BAD = {
         "task": ["logits", 3],
         "recipes": [3, ["int8"], []],
         "seed": COUNTS,
-        "progress": [3, True],
+        "verbose": ["loud", 3, None],
     },
     compression.distill: {
         "student": [3, None, "student.keras"],
@@ -153,6 +172,22 @@ BAD = {
     },
     compression.tfmot_quantize: {"model": [3, None, "a.keras"], "collaborative": ["QAT", 3, True]},
     compression.to_tf_keras: {"model": [3, None, "a.keras", keras.Sequential()]},
+    distribute.launch: {
+        "script": [3, None, "no such file.py", "."],
+        "arguments": ["--epochs", [3], 3],
+        "workers": FROM_1,
+        "threads_per_worker": [0, -1, 1.5, "1", True],
+        "max_restarts": COUNTS,
+    },
+    distribute.place: {
+        "model": [3, None, "a.keras", keras.Sequential()],
+        "devices": [3, None, [], {}, "CPU:1", {3: "CPU:1"}, {"*": 3}, {"*": None}, {"*": "TPU:7"}, {"abc": "CPU:0"}],
+    },
+    distribute.strategy: {
+        "name": [3, None, "two", ["auto"], "multi_worker"],
+        "logical_cpus": [1, 0, -1, 1.5, "2", True],
+    },
+    distribute.preflight: {"model": [3, None, "a.keras", SOFTMAX], "batch_size": FROM_1},
     ensemble.SnapshotEnsemble: {"cycles": FROM_1, "max_learning_rate": POSITIVE, "folder": PATHS},
     ensemble.average_weights: {
         "models_or_files": [[], 3, None, "no folder", [3], ["a.txt"], ["no file.keras"]],
@@ -175,12 +210,13 @@ BAD = {
         "folder": PATHS,
         "processes": FROM_1,
         "seed": COUNTS,
-        "progress": [3, True],
+        "verbose": ["loud", 3, None],
     },
     ensemble.PredictionEnsemble: {"models": [[], 3, None, [3], [keras.Sequential()]], "method": ["median", None, 3]},
     export.quantization_report: {"path": [*PATHS, None]},
     export.run_tflm: {"path": [*PATHS, None]},
     export.to_c_array: {"path": [*PATHS, None]},
+    export.write_sidecars: {"path": [*PATHS, None]},
     layers.CutMix: {
         "factor": [-0.1, 0, 1.5, "1", None, (0.2,), (0.5, 1.5), True, float("nan")],
         "seed": [1.5, "1"],
@@ -233,6 +269,40 @@ BAD = {
         "seed": [1.5, "1"],
     },
     layers.StochasticDepth: {"rate": FRACTIONS, "seed": [1.5, "1"]},
+    tuning.BayesianOptimization: SEARCH
+    | {
+        "max_trials": [0, -1, 1.5, "5", True],
+        "num_initial_points": [0, -1, 1.5, "5", True],
+        "alpha": POSITIVE,
+        "beta": POSITIVE,
+        "sampler": ["GP", "random", None, 3],
+    },
+    tuning.GridSearch: SEARCH | {"max_trials": [0, -1, 1.5, "5", True]},
+    tuning.Hyperband: SEARCH | {"max_epochs": FROM_1, "factor": [1, *FROM_1], "hyperband_iterations": FROM_1},
+    tuning.OptunaOracle: {
+        "objective": [3, "", [3], [], "val_fitness"],
+        "max_trials": [0, -1, 1.5, "5", True],
+        "sampler": ["TPE", "random", None, 3],
+        "pruner": ["hyperband", 3],
+        "min_epochs": FROM_1,
+        "storage": PATHS,
+        "hyperparameters": [3, {"rate": 0.1}],
+        "seed": [-1, 1.5, "5", True],
+        "max_retries_per_trial": [-1, 1.5, "5", True],
+        "max_consecutive_failed_trials": [0, -1, 1.5, "5", True],
+    },
+    tuning.RandomSearch: SEARCH | {"max_trials": [0, -1, 1.5, "5", True]},
+    recipes.tune: {
+        "recipe": [3, "recipe.yaml", None],
+        "max_trials": FROM_1,
+        "search": [3, "dropout", [], ["dropuot"]],
+        "workers": FROM_1,
+        "max_seconds": POSITIVE,
+        "sampler": ["TPE", None],
+        "pruner": ["hyperband", 3],
+        "max_consecutive_failed_trials": [0, -1, 1.5, "5", True],
+        "verbose": ["yes", 3, None],
+    },
 }
 
 # What the class cannot be made without, or what the argument in question is for.
@@ -249,6 +319,7 @@ BESIDE = {
     callbacks.SuccessiveIncreases: {"count": 1},
     callbacks.Target: {"monitor": "loss", "value": 1.0},
     compression.PruneLowMagnitude: {"schedule": lambda step: 0.5},
+    compression.CompressionRecipe: {"quantize": "int8"},
     compression.compress: {"model": SOFTMAX, "train": ([[0, 0]], [0]), "validation": ([[0, 0]], [0])},
     compression.distill: {"student": SOFTMAX, "teacher": SOFTMAX},
     compression.prune_channels: {"model": SOFTMAX},
@@ -257,6 +328,9 @@ BESIDE = {
     compression.tfmot_cluster: {"model": SOFTMAX},
     compression.tfmot_prune: {"model": SOFTMAX, "pruning_schedule": compression.ConstantSparsity(0.5)},
     compression.tfmot_quantize: {"model": SOFTMAX},
+    distribute.launch: {"script": __file__},
+    distribute.place: {"model": SOFTMAX, "devices": {"*": "CPU:0"}},
+    distribute.preflight: {"model": SOFTMAX},
     ensemble.PredictionEnsemble: {"models": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]},
     ensemble.SnapshotEnsemble: {"cycles": 2},
     export.quantization_report: {"model": SOFTMAX, "data": [[0, 0]]},
@@ -272,6 +346,12 @@ BESIDE = {
     layers.RandomCrop: {"height": 4, "width": 4},
     layers.ScheduledDropout: {"rate_schedule": keras.optimizers.schedules.CosineDecay(0.5, 10)},
     layers.StochasticDepth: {"rate": 0.1},
+    tuning.BayesianOptimization: {"hypermodel": lambda hp: SOFTMAX, "objective": "val_loss"},
+    tuning.GridSearch: {"hypermodel": lambda hp: SOFTMAX, "objective": "val_loss"},
+    tuning.Hyperband: {"hypermodel": lambda hp: SOFTMAX, "objective": "val_loss"},
+    tuning.OptunaOracle: {"objective": "val_loss"},
+    recipes.tune: {"recipe": recipes.Recipe()},
+    tuning.RandomSearch: {"hypermodel": lambda hp: SOFTMAX, "objective": "val_loss"},
     (callbacks.EarlyStopping, "best"): {"restore_best_weights": True},
     (callbacks.EarlyStopping, "filepath"): {"restore_best_weights": True},
     (callbacks.GradientClipping, "exclude"): {"adaptive": 0.01},

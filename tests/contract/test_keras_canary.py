@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.backend.tensorflow import trainer
 
 from keras_opt.callbacks.monitors import mode_in_model
 from keras_opt.callbacks.siblings import siblings
@@ -248,6 +250,20 @@ def test_the_callbacks_of_keras_count_where_they_did(tmp_path):
     assert {path.parent.name for path in tmp_path.glob("*/*tfevents*.v2")} == {"train", "validation"}
 
 
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_a_variable_and_its_number_in_the_optimizer_are_where_they_were(is_scaled):
+    """The private attributes of `keras_opt/distribute/placed_variables.py`."""
+    unscaled = keras.optimizers.Adam()
+    optimizer = keras.optimizers.LossScaleOptimizer(unscaled) if is_scaled else unscaled
+    model = line(optimizer)
+    optimizer.build(model.trainable_variables)
+    kernel = model.trainable_variables[0]
+    where = f"{VERSION} keeps variables elsewhere; see keras_opt/distribute/placed_variables.py"
+    assert kernel._value is kernel.value, where
+    assert unscaled._trainable_variables_indices == {optimizer._var_key(kernel): 0}, where
+    assert unscaled.variables[-1].name == kernel.path.replace("/", "_") + "_velocity", where
+
+
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "RMSprop", "SGD"])
 def test_the_source_of_a_rate_is_where_it_was(kind):
     schedule, function = keras.optimizers.schedules.CosineDecay(0.1, 10), lambda: 0.1
@@ -382,3 +398,82 @@ def test_a_dataset_knows_what_it_reads_and_the_functions_it_was_given():
     assert [kind_of(part) for part in (dataset, zipped, *inputs_of(zipped))] == ["batch", "zip", "map", "range"], where
     assert function_of(inputs_of(zipped)[0]) == "doubled", where
     assert function_of(dataset) == "", where
+
+
+MENDED = f"{VERSION} has mended it: delete what stands for it in keras_opt/distribute/keras_repairs.py, namely"
+MOVED = f"{VERSION} has moved what keras_opt/distribute/keras_repairs.py stands in for:"
+
+
+@pytest.mark.smoke
+def test_keras_still_needs_its_build_repaired(two_replicas):
+    with two_replicas.scope():
+        model = line("sgd")
+    try:
+        model.fit(np.ones((5, 1)), np.ones((5, 1)), batch_size=5, verbose=0)
+    except tf.errors.InvalidArgumentError:
+        return
+    pytest.fail(f"{MENDED} the building in `_build` (not its call of `begin`)")
+
+
+@pytest.mark.smoke
+def test_keras_still_needs_its_step_repaired(two_replicas):
+    with two_replicas.scope():
+        model = line("sgd")
+        several = line("sgd")
+        several.steps_per_execution = 2
+    data = tf.data.Dataset.from_tensor_slices((np.ones((4, 1)), np.ones((4, 1)))).batch(2).filter(lambda x, y: True)
+    with pytest.warns(UserWarning, match="ran out of data"):
+        model.fit(data, shuffle=False, verbose=0)
+    of_length = int(model.optimizer.iterations.numpy())
+    try:
+        several.fit(np.ones((4, 1)), np.ones((4, 1)), batch_size=2, verbose=0)
+    except tf.errors.InvalidArgumentError:
+        return
+    assert of_length != 2, f"{MENDED} `_make_function`"
+
+
+@pytest.mark.smoke
+def test_keras_still_needs_the_logs_of_workers_repaired():
+    axes = []
+
+    class Workers(tf.distribute.MultiWorkerMirroredStrategy):
+        extended = type("Extended", (), {"_in_multi_worker_mode": lambda self: True})()
+
+        def __init__(self):
+            """Without workers to wait for."""
+
+        def reduce(self, reduce_op, value, axis):
+            axes.append(axis)
+            return value
+
+    trainer.reduce_per_replica({"loss": tf.constant(1.0)}, Workers(), "auto")
+    assert axes == [0], f"{MENDED} `_reduce`"
+
+
+@pytest.mark.smoke
+def test_the_repairs_stand_in_for_what_there_is():
+    kinds = trainer.TensorFlowTrainer
+    assert kinds in keras.Model.__mro__, MOVED
+    arguments = {
+        kinds._maybe_symbolic_build: ["self", "iterator", "data_batch"],
+        kinds._make_function: ["self", "step_function"],
+        kinds._symbolic_build: ["self", "iterator", "data_batch"],
+        trainer.reduce_per_replica: ["values", "strategy", "reduction"],
+    }
+    for function, names in arguments.items():
+        assert list(inspect.signature(function).parameters) == names, f"{MOVED} {function.__name__}"
+    strategy = tf.distribute.get_strategy()
+    iterator = trainer.TFEpochIterator(x=np.ones((4, 1)), batch_size=2, distribute_strategy=strategy)
+    taken, iterator._distributed_dataset = iterator._distributed_dataset, "another"
+    assert isinstance(taken, tf.data.Dataset), MOVED
+    assert iterator._get_iterator() == "another", MOVED
+    assert iterator.data_adapter.num_batches == 2, MOVED
+
+
+def test_keras_tuner_still_has_the_hooks_of_a_search(tmp_path):
+    """Of keras-tuner 1.4.8: where an oracle keeps its files, and what is called before each fit."""
+    oracle = keras_tuner.Oracle()
+    oracle._set_project_dir(tmp_path, "search")
+    assert oracle._project_dir == str(tmp_path / "search")
+    hook = inspect.signature(keras_tuner.Tuner._configure_tensorboard_dir)
+    assert list(hook.parameters) == ["self", "callbacks", "trial", "execution"]

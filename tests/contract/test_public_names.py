@@ -14,7 +14,7 @@ CALLS = rows(Call)
 
 def public_names(package):
     """The names that a package offers: no underscore, no module."""
-    return {name for name, value in vars(package).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    return {name for name in dir(package) if not name.startswith("_") and not inspect.ismodule(getattr(package, name))}
 
 
 def test_every_public_name_has_a_row_and_every_row_a_name():

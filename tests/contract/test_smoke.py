@@ -53,6 +53,6 @@ def test_an_int8_file_runs_in_litert_and_agrees(tmp_path):
     images = rng.integers(0, 256, (120, 12, 12, 1)).astype("float32")
     model = models.convnet((4,), (12, 12, 1), 3, preprocessing=keras.layers.Rescaling(1 / 255))
     written = export.to_tflite(model, tmp_path / "model.tflite", "int8", images, class_names=("a", "b", "c"))
-    assert (written.input_dtype, written.output_dtype, written.class_names) == ("int8", "int8", ("a", "b", "c"))
+    assert (written.input.dtype, written.output.dtype, written.class_names) == ("int8", "int8", ("a", "b", "c"))
     assert export.LiteRTModel(written.path).predict(images[:5]).shape == (5, 3)
     assert export.verify(model, written.path, images).argmax_agreement > 0.9

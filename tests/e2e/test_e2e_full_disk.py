@@ -7,7 +7,6 @@ import subprocess
 import pytest
 from full_rows import full
 
-from keras_opt.core.progress import Progress
 from keras_opt.recipes import Recipe, run
 
 KB = 1024
@@ -44,16 +43,16 @@ def contents(folder):
 @pytest.mark.filterwarnings("ignore:BackupAndRestore. no backup could be written")
 @pytest.mark.parametrize("left", [224 * KB, full(64 * KB)])
 def test_the_old_run_is_kept_and_the_new_one_goes_on(disk, recipe, left):
-    run(recipe(), Progress(quiet=True))
+    run(recipe(), verbose=0)
     before = contents(disk / "run")
     fill(disk, left)
     with pytest.raises(ValueError, match=r"run\.partial' is full\. Free some space\. ") as caught:
-        run(recipe(overwrite=True, seed=1), Progress(quiet=True))
+        run(recipe(overwrite=True, seed=1), verbose=0)
     assert f"The older run in {disk / 'run'} is as it was" in str(caught.value)
     assert contents(disk / "run") == before
     (disk / "filler").unlink()
     resume = {"resume": True} if "--resume" in str(caught.value) else {"overwrite": True}
-    assert run(recipe(seed=1, **resume), Progress(quiet=True)).recipe.seed == 1
+    assert run(recipe(seed=1, **resume), verbose=0).recipe.seed == 1
     assert contents(disk / "run")["model.tflite"] != before["model.tflite"]
     assert [path.name for path in disk.iterdir()] == ["run"]
 
@@ -61,5 +60,5 @@ def test_the_old_run_is_kept_and_the_new_one_goes_on(disk, recipe, left):
 def test_a_disk_that_is_full_from_the_start(disk, recipe):
     fill(disk, 0)
     with pytest.raises(ValueError, match=r"is full\. Free some space|cannot be written \(No space left on device\)"):
-        run(recipe(), Progress(quiet=True))
+        run(recipe(), verbose=0)
     assert [path.name for path in disk.iterdir()] == ["filler"]

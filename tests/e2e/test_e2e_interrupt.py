@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_opt.core.progress import Progress
 from keras_opt.models.labelled_file import read_class_names
 from keras_opt.recipes import Recipe, run
 
@@ -59,7 +58,7 @@ def recipe(photos):
 @pytest.fixture(scope="module")
 def unbroken(recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    return run(Recipe(**recipe.settings, out=out), Progress(quiet=True)).folder
+    return run(Recipe(**recipe.settings, out=out), verbose=0).folder
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +94,8 @@ def test_2_in_the_optimised_training_after_a_resume(place):
 
 def test_3_going_on_gives_the_bits_of_an_unbroken_run(place, recipe, unbroken):
     with pytest.raises(ValueError, match="has epochs=8, this one epochs=9"):
-        run(Recipe(**{**recipe.settings, "epochs": 9}, out=place / "run", resume=True), Progress(quiet=True))
-    resumed = run(Recipe(**recipe.settings, out=place / "run", resume=True), Progress(quiet=True)).folder
+        run(Recipe(**{**recipe.settings, "epochs": 9}, out=place / "run", resume=True), verbose=0)
+    resumed = run(Recipe(**recipe.settings, out=place / "run", resume=True), verbose=0).folder
     for one, other in zip(weights(resumed), weights(unbroken), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (resumed / "model.tflite").read_bytes() == (unbroken / "model.tflite").read_bytes()

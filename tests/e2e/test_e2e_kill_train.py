@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from image_folders import write_noise
 
-from keras_opt.core.progress import Progress
 from keras_opt.recipes import Recipe, run
 
 # Runs the command; with a stage, a moment and a count, it dies at the count-th such moment of this process in the
@@ -85,7 +84,7 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(recipe, tmp_path_factory):
-    return run(Recipe(**recipe.settings, out=tmp_path_factory.mktemp("unbroken") / "run"), Progress(quiet=True)).folder
+    return run(Recipe(**recipe.settings, out=tmp_path_factory.mktemp("unbroken") / "run"), verbose=0).folder
 
 
 @pytest.fixture(scope="module")

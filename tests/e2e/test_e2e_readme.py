@@ -42,7 +42,7 @@ def test_the_ten_lines_run_as_written(tmp_path, monkeypatch, capsys):
     assert len(history.history["grad_norm"]) == len(history.history["loss"])
     assert isinstance(history.stop_reason, str)
     assert history.history["val_accuracy"][-1] > 0.8
-    assert (names["export"].input_dtype, names["export"].output_dtype) == ("int8", "int8")
+    assert (names["export"].input.dtype, names["export"].output.dtype) == ("int8", "int8")
     assert (tmp_path / "model.tflite").stat().st_size == names["export"].size_bytes
 
 
@@ -87,5 +87,5 @@ def test_the_lines_on_small_models_run(tmp_path, monkeypatch, capsys):
     exec(compile(fewer.replace("end_step=100", "end_step=15"), "README.md", "exec"), names)
     assert names["small"].count_params() < 0.4 * names["teacher"].count_params()
     assert abs(sparsity(names["small"])["total"] - 0.5) < 1e-3
-    assert (names["file"].input_dtype, names["file"].output_dtype) == ("int8", "int8")
+    assert (names["file"].input.dtype, names["file"].output.dtype) == ("int8", "int8")
     assert "of the answers are the same" in capsys.readouterr().out

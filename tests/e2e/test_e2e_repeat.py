@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_opt.core.progress import Progress
 from keras_opt.recipes import Recipe, run
 
 WITHOUT_KERAS_OPT = """
@@ -24,7 +23,7 @@ def place(photos, tmp_path_factory):
     """A folder with the run `first`, made in this process."""
     folder = tmp_path_factory.mktemp("repeat")
     recipe = Recipe(data=photos, image_size=16, epochs=1, pruning_epochs=1, batch_size=16, out=folder / "first")
-    run(recipe, Progress(quiet=True))
+    run(recipe, verbose=0)
     return folder
 
 

@@ -11,7 +11,6 @@ import tensorflow as tf
 from full_rows import full
 
 from keras_opt.callbacks import find_learning_rate
-from keras_opt.core.progress import Progress
 from keras_opt.data import arrays
 
 STEPS = 20
@@ -111,7 +110,7 @@ def trained(model_kind, optimizer, settings, epochs_before, test):
     if epochs_before:
         model.fit(x, y, batch_size=4, epochs=epochs_before, verbose=0)
     if test:
-        find_learning_rate(model, x, y, batch_size=4, steps=STEPS, progress=Progress(quiet=True))
+        find_learning_rate(model, x, y, batch_size=4, steps=STEPS, verbose=0)
     history = model.fit(x, y, batch_size=4, epochs=2, verbose=0)
     return everything(model), history.history, drawn()
 
@@ -160,7 +159,7 @@ def test_everything_is_bit_equal_to_before(optimizer):
     names = ("train_function", "history", "stop_training", "steps_per_execution")
     attributes = {name: getattr(model, name) for name in names}
     source, variables, before = model.optimizer._learning_rate, model.optimizer.variables, everything(model)
-    find_learning_rate(model, x, y, batch_size=4, steps=STEPS, progress=Progress(quiet=True))
+    find_learning_rate(model, x, y, batch_size=4, steps=STEPS, verbose=0)
     assert_bit_equal(everything(model), before)
     assert model.optimizer._learning_rate is source
     assert [id(variable) for variable in model.optimizer.variables] == [id(variable) for variable in variables]
@@ -184,7 +183,7 @@ def test_two_replicas_are_each_as_before(two_replicas, optimizer):
         return [copy.numpy() for each in variables for copy in two_replicas.experimental_local_results(each.value)]
 
     before = copies()
-    found = find_learning_rate(model, batches, steps=STEPS, progress=Progress(quiet=True))
+    found = find_learning_rate(model, batches, steps=STEPS, verbose=0)
     assert len(found.curve.rates) == STEPS
     assert_bit_equal(copies(), before)
 
@@ -236,7 +235,7 @@ def orders_of_fit(data, test, **rates):
     model = keras.Sequential([keras.Input((1,)), Seen(), keras.layers.Dense(1)])
     model.compile("sgd", "mse", run_eagerly=True)
     if test:
-        find_learning_rate(model, data, steps=25, progress=Progress(quiet=True), **rates)
+        find_learning_rate(model, data, steps=25, verbose=0, **rates)
     seen.clear()
     model.fit(data, epochs=3, verbose=0, shuffle=False)
     return seen

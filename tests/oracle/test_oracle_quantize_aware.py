@@ -1,14 +1,19 @@
 """A quantization-aware model against its device file, against the plain layers it wraps, and in every mode of `fit`."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_opt import models
+from keras_opt.callbacks import WeightAveraging
 from keras_opt.compression import quantize_aware
 from keras_opt.export import to_tflite
 from keras_opt.export.interpreter import LiteRTModel
+from keras_opt.export.model_file import unpack
+from keras_opt.export.tflm_operators import operators
 
 RNG = np.random.default_rng(0)
 SCALE = keras.layers.Rescaling(1 / 127.5, -1)
@@ -66,7 +71,8 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.full] * (name in ("resnet", "mobilenet"))) for name in NETWORKS]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.full] * (name in ("mlp", "resnet", "mobilenet"))) for name in NETWORKS],
 )
 def test_the_model_says_what_its_file_will_answer(name, tmp_path):
     network = NETWORKS[name]()
@@ -74,8 +80,10 @@ def test_the_model_says_what_its_file_will_answer(name, tmp_path):
     x = (RNG.integers(0, 256, shape) if len(shape) == 4 else RNG.normal(size=shape)).astype("float32")
     model = trained(network, x)
     path = to_tflite(model, tmp_path / "model.tflite", "int8").path
+    if name == "fused":  # the rescaling too is in the kernel behind it
+        assert "DEPTHWISE_CONV_2D" not in operators(unpack(path.read_bytes()))
     file = LiteRTModel(path)
-    steps = np.abs(file.predict(x) - model(x).numpy()) / file.output_quantization[0]
+    steps = np.abs(file.predict(x) - model(x).numpy()) / file.output.scale
     if name in ("resnet", "mobilenet"):  # so deep that a tie which float32 decides otherwise spreads
         assert np.mean(steps <= 1.01) > 0.99
     else:  # exact, but where float32 decides a tie otherwise
@@ -141,6 +149,50 @@ def test_several_steps_an_execution_train_alike():
         results.append(model.get_weights())
     for expected, got in zip(*results, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_two_replicas_train_as_one_device_does(two_replicas):
+    x, y = RNG.integers(0, 256, (16, 8, 8, 1)).astype("float32"), RNG.integers(0, 3, 16)
+    results = []
+    for scope in (contextlib.nullcontext, two_replicas.scope):
+        keras.utils.set_random_seed(3)
+        with scope():
+            model = quantize_aware(models.convnet((4,), (8, 8, 1), 3, norm="sync"))
+            model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+        results.append(model)
+    alone, together = results
+    for expected, got in zip(alone.weights, together.weights, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=got.path)
+        first, second = two_replicas.experimental_local_results(got.value)
+        np.testing.assert_array_equal(first, second, err_msg=got.path)
+
+
+def test_a_confident_error_has_the_gradient_that_it_has_in_float():
+    """Rounded, its probability is 0; the logarithm of Keras's loss is cut there, and has none."""
+    plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "softmax")])
+    plain.layers[0].bias.assign([8.0, 0.0, 0.0])
+    x, y = np.ones((4, 2), "float32"), np.ones(4, int)
+
+    def gradient(model):
+        bias = model.trainable_weights[-1].value
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, model(x, training=True)))
+        return tape.gradient(loss, bias)
+
+    aware = quantize_aware(plain)
+    np.testing.assert_allclose(gradient(aware), gradient(plain), atol=0.05)
+    assert aware(x)[0, 1] == 0
+
+
+def test_averaged_weights_foretell_their_file(tmp_path):
+    x, y = RNG.integers(0, 256, (32, 8, 8, 1)).astype("float32"), RNG.integers(0, 3, 32)
+    model = quantize_aware(models.convnet((4,), (8, 8, 1), 40, preprocessing=SCALE, classifier_activation=None))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss)
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[WeightAveraging(ema_momentum=0.75)])
+    file = LiteRTModel(to_tflite(model, tmp_path / "model.tflite", "int8").path)
+    assert np.abs(file.predict(x) - model.predict(x, verbose=0)).max() <= 1.01 * file.output.scale
 
 
 def test_dropout_is_live_in_training_alone():

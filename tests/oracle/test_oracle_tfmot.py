@@ -11,6 +11,7 @@ import pytest
 from full_rows import few, full
 from keras import layers
 
+from keras_opt import models
 from keras_opt.callbacks import EarlyStopping, Plateau, ScheduleLearningRate, Target
 from keras_opt.compression import (
     ConstantSparsity,
@@ -103,7 +104,7 @@ def trained_a_step(model):
     return model
 
 
-@pytest.mark.parametrize("recipe", few(RECIPES, "prune", "cluster", "quantize", "PQAT"))
+@pytest.mark.parametrize("recipe", few(RECIPES, "prune", "cluster", "quantize"))
 def test_each_way_trains_with_early_stopping_and_a_schedule(recipe):
     wrap, holds = recipe
     model = network_as_it_was()
@@ -179,6 +180,13 @@ def test_what_tfmot_cannot_quantize_is_refused_by_name(layer):
         tfmot_quantize(model)
 
 
+def test_a_norm_behind_a_pooling_is_refused_with_its_cure():
+    model = models.convnet((4,), (6, 6, 2), 3)
+    with pytest.raises(InputError, match=r"`norm1` \(BatchNormalization\) .*Give it keras_opt.models.fold_batch_norm"):
+        tfmot_quantize(model)
+    assert tfmot_quantize(models.fold_batch_norm(model)).output_shape == (None, 3)
+
+
 def test_a_layer_that_tfmot_split_does_not_come_back():
     model = keras.Sequential([keras.Input((6, 6, 2)), layers.SeparableConv2D(2, 3, name="split")])
     with pytest.raises(InputError, match=r"other layers in the place of `split` \(SeparableConv2D\)"):
@@ -211,7 +219,7 @@ def test_a_quantized_model_is_one_of_keras_3_for_the_export():
 def test_a_quantized_model_becomes_an_int8_file_without_representative_data(tmp_path):
     wrapped = trained_a_step(tfmot_quantize(network()))
     file = to_tflite(wrapped, tmp_path / "model.tflite", "int8")
-    assert file.input_dtype == "int8"
+    assert file.input.dtype == "int8"
     assert verify(wrapped, file.path, X, task="regression").max_error_lsb <= 5
 
 

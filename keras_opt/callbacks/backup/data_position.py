@@ -153,7 +153,8 @@ class DataPosition:
         vars(self._source)["_enumerate_iterator"] = steps_from_there
 
     def _put_back(self, iterator: Any, state: dict[str, Any]) -> None:
-        if self.way == DRAWN:
+        # With `steps_per_epoch` an iterator outlives the epoch; one of several replicas cannot be saved.
+        if self.way == DRAWN or (self.way == EPOCHS and not self._may_be_saved):
             self._source._steps_seen = state["drawn"] + self._steps_per_execution
             for _ in range(state["drawn"]):
                 next(iterator)

@@ -20,6 +20,7 @@ def fingerprint(model: keras.Model, data: dict[str, str]) -> dict[str, str]:
     unbuilt = "" if model.built else " before it is built"  # a model that is resumed where it was broken off has more
     parts = {f"layer {number}{unbuilt}": _described(layer) for number, layer in enumerate(layers, 1)}
     parts |= {f"number of layers{unbuilt}": str(len(layers)), f"wiring{unbuilt}": _wiring(model)}
+    parts["number of replicas"] = str(model.distribute_strategy.num_replicas_in_sync)
     return {**parts, "optimizer": type(getattr(model, "optimizer", None)).__name__, **data}
 
 

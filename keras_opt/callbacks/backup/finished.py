@@ -36,7 +36,7 @@ def _clear_at_exit() -> None:
     """Unless an error ends the process, maybe before it has saved its model. IPython keeps errors that end nothing."""
     if getattr(sys, "last_value", None) is None or "IPython" in sys.modules:
         for folder in _removable.values():
-            folder.clear()
+            folder.end()
 
 
 atexit.register(_clear_at_exit)

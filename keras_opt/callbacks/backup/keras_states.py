@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_opt.callbacks.backup.chief_files import is_left_to_chief
 from keras_opt.callbacks.backup.event_files import cut_event_files, event_file_lengths
 from keras_opt.core.errors import argument_error
 from keras_opt.core.files import write_atomic
@@ -24,6 +25,8 @@ def state_of(callback: keras.callbacks.Callback) -> State | None:
     Its own `state_dict()` if it has that and `load_state_dict`. Else, if it is one of Keras's callbacks or derives from
     one, that callback's state. Call it between two steps of a training.
     """
+    if is_left_to_chief(callback):
+        return None
     if _speaks_for_itself(callback):
         return callback.state_dict()
     adapter = _adapter_of(callback)

@@ -11,6 +11,7 @@ from keras_opt.callbacks.backup.keras_states import load_state_of, state_of
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError
 from keras_opt.core.random_generators import put_generators_back, state_of_generators
+from keras_opt.core.replicas import local_replica_count
 from keras_opt.core.variable_values import put_values_back, values_of
 
 State = dict[str, Any]
@@ -62,7 +63,7 @@ def has_outgrown(model: keras.Model, state: State) -> bool:
 
 def _counts(model: keras.Model, state: State) -> list[tuple[str, int, int]]:
     """Of each group of variables how many there were in `state`, and how many there are."""
-    replicas = model.distribute_strategy.num_replicas_in_sync
+    replicas = local_replica_count(model.distribute_strategy)
     groups = _groups(model)
     saved = state["variables"].items()
     return [(name, len(values), replicas * len(groups.get(name, ()))) for name, values in saved]
@@ -97,7 +98,7 @@ def _optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
 def _assign(
     group: str, variables: list[keras.Variable], values: list[np.ndarray], strategy: tf.distribute.Strategy
 ) -> None:
-    replicas = strategy.num_replicas_in_sync
+    replicas = local_replica_count(strategy)
     here = [tuple(variable.shape) for variable in variables for _ in range(replicas)]
     there = [value.shape for value in values]
     if here != there:

@@ -10,6 +10,7 @@ from keras_opt.callbacks.validation_batches import validation_batches
 from keras_opt.core.clocks import Stopwatch
 from keras_opt.core.errors import InputError
 from keras_opt.core.optimizers import inner
+from keras_opt.core.replicas import this_worker
 
 _RECENT_STEPS = 101
 
@@ -99,9 +100,7 @@ def meter_of(criterion: Any, what: str) -> Meter:
 
 def check_one_worker(model: keras.Model) -> None:
     """Raise if several workers train `model`: by clocks of their own they would not stop alike."""
-    resolver = getattr(model.distribute_strategy, "cluster_resolver", None)
-    cluster = None if resolver is None else resolver.cluster_spec()
-    workers = sum(cluster.num_tasks(job) for job in cluster.jobs if job in ("chief", "worker")) if cluster else 1
+    workers = this_worker(model.distribute_strategy).count
     if workers > 1:
         raise InputError(
             f"EarlyStopping: {workers} workers train together, each with a clock of its own, so they would not stop "

@@ -24,7 +24,8 @@ def tfmot_quantize(model: Any, collaborative: str | None = None) -> Any:
     model, but no ranges, which Keras 3 has no place for.
 
     Rescaling, Multiply, Subtract, Maximum, Minimum, Average and MaxPooling1D, which TF-MOT refuses, get a range for
-    their output.
+    their output. A BatchNormalization that does not stand directly behind a convolution or depthwise convolution it
+    refuses too: fold it first (`keras_opt.models.fold_batch_norm`).
 
     Args:
         model: A functional or Sequential model of Keras 3 or tf_keras, without nested models, also one of `tfmot_prune`
@@ -50,7 +51,7 @@ def tfmot_quantize(model: Any, collaborative: str | None = None) -> Any:
     source = as_tf_keras("tfmot_quantize", model)
     nested = [layer.name for layer in source.layers if isinstance(layer, tf_keras().Model)]
     if nested:
-        raise _refusal(nested[0], "is a nested model")
+        raise _refusal(f"`{nested[0]}`", "is a nested model")
 
     def annotate(layer: Any) -> Any:
         config = _output_config() if type(layer).__name__ in _OUTPUT_ONLY else None
@@ -75,8 +76,11 @@ def _scheme(collaborative: str | None) -> dict[str, Any]:
     return {"scheme": combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=collaborative == "PCQAT")}
 
 
-def _refusal(name: str, reason: str) -> InputError:
-    return InputError(f"tfmot_quantize: {name} {reason}. Use quantize_aware, which works on Keras 3 itself.")
+def _refusal(layer: str, reason: str) -> InputError:
+    # TF-MOT knows a norm directly behind a convolution only.
+    is_norm = layer.endswith("(BatchNormalization)")
+    fold = "Give it keras_opt.models.fold_batch_norm(model), or use" if is_norm else "Use"
+    return InputError(f"tfmot_quantize: {layer} {reason}. {fold} quantize_aware, which works on Keras 3 itself.")
 
 
 def _named_in(text: str, model: Any) -> str:

@@ -91,7 +91,7 @@ def prune_channels(model: keras.Model, keep: float | Mapping[str, float] = 0.5, 
         >>> keras_opt.models.macs(model), keras_opt.models.macs(smaller)
         (2440960, 990368)
     """
-    _check_keep(keep)
+    check_keep("prune_channels", keep)
     check_choice("prune_channels", "criterion", criterion, ("l1", "l2", "bn_gamma"))
     if not has_graph(model):
         cure = "Give a functional or Sequential model that starts with keras.Input."
@@ -202,21 +202,22 @@ def _fits(layer, pattern):
     return fnmatchcase(layer.name, pattern) or fits(layer.weights[0], [pattern])
 
 
-def _check_keep(keep: object) -> None:
+def check_keep(owner: str, keep: object) -> None:
+    """Raise unless `keep`, the argument of `owner`, is a fraction in (0, 1] or a dict of them."""
     if not isinstance(keep, Mapping):
-        _check_fraction("keep", keep)
+        _check_fraction(owner, "keep", keep)
         return
     if not keep or not all(isinstance(pattern, str) for pattern in keep):
         must_be = "a fraction, or a dict from layers to fractions"
-        raise kind_error("prune_channels", "keep", keep, must_be, 'Give for example {"conv*": 0.5}.')
+        raise kind_error(owner, "keep", keep, must_be, 'Give for example {"conv*": 0.5}.')
     for pattern, fraction in keep.items():
-        _check_fraction(f"keep[{pattern!r}]", fraction)
+        _check_fraction(owner, f"keep[{pattern!r}]", fraction)
 
 
-def _check_fraction(name, value):
+def _check_fraction(owner, name, value):
     if not is_number(value) or not 0 < value <= 1:
         cure = "Give the fraction of channels that stays, not a percentage."
-        raise argument_error("prune_channels", name, value, "a fraction in (0, 1]", cure)
+        raise argument_error(owner, name, value, "a fraction in (0, 1]", cure)
 
 
 def _warn_without_effect(groups: list[_Group], keep: object) -> None:

@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 import keras
 
 from keras_opt.compression.qat.quantized_graph import quantized
+from keras_opt.compression.qat.quantized_range import QuantizedRange
+from keras_opt.core.all_layers import all_layers
 from keras_opt.core.call_stack import users_stacklevel
 from keras_opt.core.errors import NoEffectWarning, argument_error, check_patterns
 from keras_opt.models.graph import graph_layers, has_graph
@@ -30,6 +32,7 @@ def quantize_aware(model: keras.Model, skip: Sequence[str] = ()) -> keras.Model:
       - kernels to -127..127 times a step, which is one for each output channel of a convolution, and one for all of a
         dense or transposed layer; weights keep their float values, and get their gradients straight through;
       - inputs and whatever a device stores to 256 steps of a range that is observed in training (`QuantizedRange`);
+        outputs of a softmax or sigmoid in inference alone, for the sake of a loss that takes their logarithm;
       - BatchNormalization behind a linear layer, with a max-pooling between them too, is folded into the kernel for its
         rounding; it stays live, and learns its statistics as before (`QuantizedKernel`). Any other is a depthwise
         convolution of one pixel, as is Normalization, and Rescaling unless the kernel behind takes it in, which one
@@ -55,8 +58,9 @@ def quantize_aware(model: keras.Model, skip: Sequence[str] = ()) -> keras.Model:
         A functional model, not compiled, with the weights of `model`.
 
     Raises:
-        ValueError: `model` has no graph of layers, or a layer has no 8-bit form here; the message gives its name. Among
-            them are recurrent layers, embeddings, LayerNormalization, GroupNormalization and attention.
+        ValueError: `model` has no graph of layers or is quantization-aware, or a layer has no 8-bit form here; the
+            message gives its name. Among them are recurrent layers, embeddings, LayerNormalization, GroupNormalization
+            and attention.
 
     Warns:
         NoEffectWarning: A pattern of `skip` fits no layer.
@@ -74,6 +78,8 @@ def quantize_aware(model: keras.Model, skip: Sequence[str] = ()) -> keras.Model:
     if not has_graph(model):
         cure = "Give a functional or Sequential model that starts with keras.Input."
         raise argument_error("quantize_aware", "model", model, "a built model with a graph of layers", cure)
+    if any(isinstance(layer, QuantizedRange) for layer in all_layers(model)):
+        raise argument_error("quantize_aware", "model", model.name, "not quantization-aware yet", "Fit it as it is.")
     check_patterns("quantize_aware", "skip", skip)
     names = [layer.name for layer in (*model.layers, *graph_layers(model))]
     for pattern in skip:

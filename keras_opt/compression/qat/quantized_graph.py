@@ -103,9 +103,7 @@ class _Rewriting:
         # Keras's augmentation says training=True by default.
         trained = kwargs.get("training") is True and type(operation) not in AUGMENTATIONS
         rule = None if trained else self._rule(operation)
-        # The converter would round the kernel of a shared one again.
-        is_shared = isinstance(operation, keras.layers.Conv2DTranspose) and self._is_shared(operation.name)
-        if rule is None or is_shared:
+        if rule is None:
             raise InputError(
                 f"quantize_aware: layer {operation.name!r} ({type(operation).__name__}) has no 8-bit form here. "
                 f"Replace it, or give skip=[{operation.name!r}] to train it in float."
@@ -118,7 +116,10 @@ class _Rewriting:
         if getattr(operation, "data_format", None) == "channels_first":
             return None
         if kind in quantized_kernel.KINDS or kind in SEPARABLE:
-            return self._kernel if function_name(operation.activation) and _is_plain(operation) else None
+            # Of a transposed convolution that is called twice the converter would round the kernel again.
+            is_rounded_again = kind is keras.layers.Conv2DTranspose and self._is_shared(operation.name)
+            is_known = function_name(operation.activation) and _is_plain(operation) and not is_rounded_again
+            return self._kernel if is_known else None
         if kind in quantized_affine.KINDS:
             return self._affine if quantized_affine.fits(operation) else None
         if function_of(operation):
@@ -309,7 +310,9 @@ class _Rewriting:
 
     def _new_range(self, name, limits=None):
         count = self._ranges[name] = self._ranges.get(name, 0) + 1
-        return QuantizedRange(limits=limits, name=name if count == 1 else f"{name}_{count}")
+        is_probability = limits is not None and name in self._outputs
+        full_name = name if count == 1 else f"{name}_{count}"
+        return QuantizedRange(limits=limits, inference_only=is_probability, name=full_name)
 
     def _note(self, stored):
         self._stored[id(stored.tensor)] = stored

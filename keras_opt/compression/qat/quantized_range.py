@@ -6,6 +6,7 @@ import keras
 
 from keras_opt.compression.qat.fake_quant import STEPS, fake_quant, fake_quant_means, grid
 from keras_opt.core.quantized_ranges import is_written_for_a_device
+from keras_opt.core.replicas import least_over_replicas
 
 
 @keras.saving.register_keras_serializable("keras_opt")
@@ -16,12 +17,15 @@ class QuantizedRange(keras.Layer):
 
         low = m * low + (1 - m) * min(batch)        m = min(momentum, n / (n + 1))
 
-    and so for `high`: the first batches count alike. A layer with `trainable=False` observes no more. Until it has seen
-    a batch in training, it takes the range of each batch that it is given.
+    and so for `high`: the first batches count alike. Under a strategy the batch is that of all replicas. A layer with
+    `trainable=False` observes no more. Until it has seen a batch in training, it takes the range of each batch that it
+    is given.
 
     Args:
         momentum: Float in [0, 1), m above.
         limits: The two ends where they are known, as those of a softmax; `None` observes.
+        inference_only: Whether training goes on with what is not rounded: with probabilities that a loss takes the
+            logarithm of. One below 1/512 would be 0, and its example give no gradient.
 
     Call arguments:
         inputs: What to round.
@@ -37,16 +41,24 @@ class QuantizedRange(keras.Layer):
 
     keeps_quantized_ranges = True
 
-    def __init__(self, momentum: float = 0.99, limits: tuple[float, float] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        limits: tuple[float, float] | None = None,
+        inference_only: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.momentum = momentum
         self.limits = limits
+        self.inference_only = inference_only
 
     def build(self, input_shape: Any) -> None:
         def variable(name):
+            # All replicas know the ends of the whole batch, and so assign the same numbers.
             return self.add_weight(
-                shape=(), initializer="zeros", trainable=False, aggregation="mean", name=name
-            )  # over replicas
+                shape=(), initializer="zeros", trainable=False, aggregation="only_first_replica", name=name
+            )
 
         if self.limits is None:
             self.mean_low, self.mean_high, self.batches = map(variable, ("mean_low", "mean_high", "batches"))
@@ -58,7 +70,8 @@ class QuantizedRange(keras.Layer):
         low, high = self._ends(tensors, training and self.trainable and not means)
         # The file has the pooling, which rounds by itself.
         rounding = fake_quant_means if means and not is_written_for_a_device() else fake_quant
-        rounded = [rounding(tensor, low, high) for tensor in tensors]
+        is_rounded = not (training and self.inference_only)
+        rounded = [rounding(tensor, low, high) for tensor in tensors] if is_rounded else tensors
         return [
             keras.tree.pack_sequence_as(inputs, rounded),
             keras.ops.convert_to_tensor((high - low) / STEPS, "float32"),
@@ -84,6 +97,7 @@ class QuantizedRange(keras.Layer):
         high = ops.max(ops.stack([ops.max(ops.stop_gradient(tensor)) for tensor in tensors]))
         if not observe:
             return ops.cond(self.batches > 0, lambda: (self.low.value, self.high.value), lambda: grid(low, high))
+        low, high = ops.unstack(least_over_replicas(ops.stack([low, -high])) * [1.0, -1.0])
         kept = ops.minimum(self.momentum, self.batches / (self.batches + 1))
         self.mean_low.assign(kept * self.mean_low + (1 - kept) * low)
         self.mean_high.assign(kept * self.mean_high + (1 - kept) * high)
@@ -94,4 +108,5 @@ class QuantizedRange(keras.Layer):
         return low, high
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "momentum": self.momentum, "limits": self.limits}
+        own = {"momentum": self.momentum, "limits": self.limits, "inference_only": self.inference_only}
+        return {**super().get_config(), **own}

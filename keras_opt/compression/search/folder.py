@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_opt.compression.search.recipes import CompressionRecipe
+from keras_opt.compression.search.recipe import CompressionRecipe
 from keras_opt.compression.search.result import Candidate
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic

@@ -4,30 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_opt.callbacks.monitors import resolve_mode
 from keras_opt.compression.distillation.soft_targets import output_kinds, tasks_of
-from keras_opt.compression.search.recipes import CompressionRecipe
+from keras_opt.compression.search.recipe import CompressionRecipe
+from keras_opt.compression.search.result import Limits
 from keras_opt.core.errors import argument_error, check_at_least, check_positive, kind_error
 from keras_opt.data.arrays import arrays
 
 _BATCH_SIZE = 32
 
 
-def check_numbers(
-    max_drop: float,
-    max_flash_bytes: int | None,
-    max_arena_bytes: int | None,
-    budget_seconds: float | None,
-    epochs: int,
-    learning_rate: float,
-    seed: int,
-) -> None:
+def check_numbers(limits: Limits, budget_seconds: float | None, epochs: int, learning_rate: float, seed: int) -> None:
     """Raise unless each number of `compress` is in its range."""
-    check_at_least("compress", "max_drop", max_drop, 0, whole=False)
-    for name, value in (("max_flash_bytes", max_flash_bytes), ("max_arena_bytes", max_arena_bytes)):
-        if value is not None:
+    check_at_least("compress", "max_drop", limits.max_drop, 0, whole=False)
+    for name in ("max_flash_bytes", "max_arena_bytes"):
+        if (value := getattr(limits, name)) is not None:
             check_at_least("compress", name, value, 1)
     if budget_seconds is not None:
         check_positive("compress", "budget_seconds", budget_seconds)
@@ -56,11 +50,19 @@ def task_or_raise(model: keras.Model, task: str | None) -> str:
     return tasks_of("compress", model, kinds, task)[0]
 
 
-def metric_or_raise(metric: str | keras.metrics.Metric, task: str) -> tuple[Any, str, bool]:
+@keras.saving.register_keras_serializable("keras_opt")
+def logit_accuracy(y_true: Any, y_pred: Any) -> Any:
+    """The share of labels, of 0 or 1, that the sign of the logits tells."""
+    return keras.ops.mean(keras.ops.equal(y_pred > 0, keras.ops.cast(y_true, y_pred.dtype) > 0.5), axis=-1)
+
+
+def metric_or_raise(metric: str | keras.metrics.Metric, task: str, model: keras.Model) -> tuple[Any, str, bool]:
     """What `metric_value` takes, its name, and whether less of it is better."""
     if isinstance(metric, str) and metric == "accuracy":
         if task == "regression":
             raise argument_error("compress", "metric", metric, "one of a regression", 'Give for example "mae".')
+        if task == "multi_label" and output_kinds("compress", "model", model) == ["linear"]:
+            return keras.metrics.MeanMetricWrapper(logit_accuracy, name=metric), metric, False
         return task, metric, False
     try:
         judged = keras.metrics.get(metric)
@@ -84,8 +86,8 @@ def batches(name: str, data: Any, seed: int) -> tf.data.Dataset:
     if not isinstance(data, tf.data.Dataset) or not isinstance(data.element_spec, tuple):
         cure = "keras_opt.data.arrays and image_folder make such sets."
         raise kind_error("compress", name, data, "a tf.data.Dataset of (x, y) batches, or a pair of arrays", cure)
-    if len(data.element_spec) not in (2, 3):
-        cure = "Give (x, y), or (x, y, sample weight)."
+    if len(data.element_spec) not in (2, 3) or not isinstance(data.element_spec[1], tf.TensorSpec):
+        cure = "Give (x, y), or (x, y, sample weight), where y is one tensor."
         raise argument_error("compress", name, data.element_spec, "a dataset of inputs with targets", cure)
     if data.cardinality() < 1:
         cure = "Apply tf.data.experimental.assert_cardinality(batches) to it."
@@ -104,6 +106,30 @@ def check_inputs(name: str, data: tf.data.Dataset, model: keras.Model) -> None:
         raise argument_error("compress", name, tuple(spec.shape), f"batches of inputs of shape {tuple(takes)}", cure)
 
 
+def check_targets(name: str, data: tf.data.Dataset, model: keras.Model, task: str, loss: Any) -> None:
+    """Raise unless all integer labels name classes of the model; TensorFlow would say it in the midst of a training.
+
+    What a loss of the user's own does with them is not known.
+    """
+    known = loss == "sparse_categorical_crossentropy" or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+    if not known or task not in ("classification", "segmentation") or _is_one_hot(data.element_spec[1], model):
+        return
+    classes, ignored = model.outputs[0].shape[-1], getattr(loss, "ignore_class", None)
+    for _, y, *_ in data:
+        labels = np.unique(y)
+        is_text = labels.dtype.kind in "OSU"
+        odd = [label for label in labels if is_text or not (0 <= label < classes or label == ignored)]
+        if odd:
+            must_be = f"batches with labels from 0 to {classes - 1}, the classes of {model.name!r}"
+            cure = "Number the labels from 0 on, or give a model with as many outputs as there are classes."
+            raise argument_error("compress", name, f"... {odd[0]} ...", must_be, cure)
+
+
+def _is_one_hot(targets: tf.TensorSpec, model: keras.Model) -> bool:
+    outputs = model.outputs[0].shape
+    return targets.shape.rank == len(outputs) and targets.shape[-1] == outputs[-1]
+
+
 def loss_of(model: keras.Model, task: str, data: tf.data.Dataset) -> Any:
     """The loss the model was compiled with, or the usual one for its task and targets."""
     if model.loss is not None:
@@ -113,7 +139,6 @@ def loss_of(model: keras.Model, task: str, data: tf.data.Dataset) -> Any:
     from_logits = output_kinds("compress", "model", model) == ["linear"]
     if task == "multi_label":
         return keras.losses.BinaryCrossentropy(from_logits=from_logits)
-    targets = data.element_spec[1]
-    one_hot = targets.shape.rank == len(model.outputs[0].shape) and targets.shape[-1] == model.outputs[0].shape[-1]
-    kind = keras.losses.CategoricalCrossentropy if one_hot else keras.losses.SparseCategoricalCrossentropy
-    return kind(from_logits=from_logits)
+    if _is_one_hot(data.element_spec[1], model):
+        return keras.losses.CategoricalCrossentropy(from_logits=from_logits)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)

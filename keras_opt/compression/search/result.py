@@ -1,5 +1,6 @@
 """What `compress` found: every file that it made, the best trade-offs among them, and the one to ship."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,13 +127,32 @@ class CompressionResult:
         return f"{reference}\nbest for {self.objective}: {self.best.name} (*), the Pareto front is marked by dots"
 
 
-def judge(
-    candidates: tuple[Candidate, ...],
-    objective: str,
-    lower_is_better: bool,
-    max_drop: float,
-    max_flash_bytes: int | None,
-    max_arena_bytes: int | None,
+@dataclass(frozen=True)
+class Limits:
+    """What the best file may not exceed; `None` for any. In words by `str`."""
+
+    max_drop: float
+    max_flash_bytes: int | None = None
+    max_arena_bytes: int | None = None
+
+    def allow(self, candidate: Candidate) -> bool:
+        """Whether a candidate that has a file is within all of them."""
+        arena = candidate.arena_bytes
+        return (
+            candidate.drop <= self.max_drop
+            and (self.max_flash_bytes is None or candidate.size_bytes <= self.max_flash_bytes)
+            and (self.max_arena_bytes is None or (arena is not None and arena <= self.max_arena_bytes))
+        )
+
+    def __str__(self) -> str:
+        words = [f"a drop of {self.max_drop:g}"]
+        words += [f"{self.max_flash_bytes:,} bytes of flash"] if self.max_flash_bytes is not None else []
+        words += [f"an arena of {self.max_arena_bytes:,} bytes"] if self.max_arena_bytes is not None else []
+        return ", ".join(words)
+
+
+def front_and_best(
+    candidates: Sequence[Candidate], objective: str, lower_is_better: bool, limits: Limits
 ) -> tuple[tuple[Candidate, ...], Candidate | None]:
     """The Pareto front, the lowest objective first, and the best candidate within the limits."""
     cost = OBJECTIVES[objective]
@@ -144,11 +164,4 @@ def judge(
         if sign * each.metric < worst:
             front.append(each)
             worst = sign * each.metric
-    within = [
-        each
-        for each in made
-        if each.drop <= max_drop
-        and (max_flash_bytes is None or each.size_bytes <= max_flash_bytes)
-        and (max_arena_bytes is None or (each.arena_bytes is not None and each.arena_bytes <= max_arena_bytes))
-    ]
-    return tuple(front), within[0] if within else None
+    return tuple(front), next(filter(limits.allow, made), None)

@@ -403,14 +403,17 @@ def test_an_own_optimizer_that_no_trace_can_build_is_refused(tmp_path):
         fit_gan(tmp_path, is_built=False, run_eagerly=True)
 
 
-def test_two_replicas_begin_the_epoch_again(two_replicas, tmp_path):
+@pytest.mark.parametrize("in_one_stream", [False, True])
+def test_two_replicas_begin_the_epoch_again(two_replicas, tmp_path, in_one_stream):
     def run(directory, broken_after=None):
         keras.utils.set_random_seed(1)
+        stream = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(len(X), seed=4).repeat().batch(8)
+        data = {"x": stream, "steps_per_epoch": 6} if in_one_stream else {"x": X[:48], "y": Y[:48], "batch_size": 8}
         with two_replicas.scope():
             model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
             model.compile("adam", "mse")
         callbacks = [*([Breaking(broken_after)] if broken_after else []), BackupAndRestore(directory, 2, verbose=0)]
-        return model, model.fit(X[:48], Y[:48], 8, shuffle=False, epochs=3, verbose=0, callbacks=callbacks)
+        return model, model.fit(**data, shuffle=False, epochs=3, verbose=0, callbacks=callbacks)
 
     with pytest.warns(UserWarning, match="begins with the epoch it was in"):
         expected = run(tmp_path / "whole")

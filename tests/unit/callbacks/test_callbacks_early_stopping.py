@@ -298,10 +298,9 @@ def test_a_real_time_budget_of_a_second_is_kept():
 def test_workers_that_have_clocks_of_their_own_would_not_stop_alike():
     class Cluster(StubModel):
         class distribute_strategy:
-            class cluster_resolver:
-                @staticmethod
-                def cluster_spec():
-                    return tf.train.ClusterSpec({"worker": ["a:1", "b:1"]})
+            cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+                tf.train.ClusterSpec({"worker": ["a:1", "b:1"]}), task_type="worker", task_id=1
+            )
 
     for criterion in (TimeBudget(3), Plateau("loss", 3, patience_unit="second") & Target("loss", 1)):
         with pytest.raises(ValueError, match="2 workers train together, each with a clock of its own"):

@@ -1,6 +1,5 @@
 """Arguments, errors, early ends, and what kinds of data are taken."""
 
-import io
 import random
 
 import keras
@@ -10,14 +9,12 @@ import tensorflow as tf
 
 from keras_opt.callbacks import GradientMonitor, find_learning_rate
 from keras_opt.core.errors import InputError, NoEffectWarning
-from keras_opt.core.progress import Progress
 from keras_opt.data import arrays
 from keras_opt.training import StepHooks, attach
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
-QUIET = Progress(quiet=True)
 
 
 def line(optimizer="sgd", loss="mse", **settings):
@@ -27,7 +24,7 @@ def line(optimizer="sgd", loss="mse", **settings):
 
 
 def find(model, *data, **options):
-    return find_learning_rate(model, *data, **{"steps": 40, "progress": QUIET, **options})
+    return find_learning_rate(model, *data, **{"steps": 40, "verbose": 0, **options})
 
 
 def test_a_rate_for_a_linear_model_lies_below_the_rate_that_diverges():
@@ -146,17 +143,13 @@ def test_it_ends_at_a_loss_that_is_not_finite():
         ({"max_learning_rate": 1e-6}, r"`max_learning_rate` must be above min_learning_rate=1e-06. Received"),
         ({"steps": 9}, r"`steps` must be an integer of at least 10"),
         ({"smoothing": 1.0}, r"`smoothing` must be a fraction in \[0, 1\)"),
+        ({"verbose": "loud"}, r"`verbose` must be one of 'auto', 0, 1, 2"),
         ({"batch_size": 0}, r"`batch_size` must be an integer of at least 1"),
     ],
 )
 def test_arguments(options, message):
     with pytest.raises(InputError, match=rf"^find_learning_rate: argument {message}"):
         find(line(), X, Y, **options)
-
-
-def test_a_progress_that_is_none_is_named():
-    with pytest.raises(TypeError, match=r"argument `progress` must be a Progress or None.*quiet=True for silence"):
-        find_learning_rate(line(), X, Y, progress=True)
 
 
 def test_models_that_cannot_be_tested():
@@ -271,8 +264,8 @@ def test_what_a_broken_off_fit_has_left_does_not_matter():
     assert StepHooks.of(model).plugins == ()
 
 
-def test_progress_is_shown():
-    stream = io.StringIO()
-    find_learning_rate(line(), X, Y, batch_size=40, steps=20, max_learning_rate=0.5, progress=Progress(stream))
-    assert stream.getvalue().startswith("learning rates: 20/20 in ")
-    assert "rate 5.0e-01 loss" in stream.getvalue()
+def test_progress_is_shown(capsys):
+    find_learning_rate(line(), X, Y, batch_size=40, steps=20, max_learning_rate=0.5)
+    shown = capsys.readouterr().err
+    assert shown.startswith("learning rates: 20/20 in ")
+    assert "rate 5.0e-01 loss" in shown

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
 
@@ -126,6 +127,26 @@ def test_export_reads_npz_and_writes_beside_the_model(cli, model_file, tmp_path)
     assert file.class_names == ("blue", "green", "red")
     expected = keras.models.load_model(model_file).predict(x, verbose=0)
     assert np.abs(file.predict(x) - expected).max() < 0.1
+
+
+def test_export_for_a_microcontroller(cli, model_file, tmp_path):
+    result = cli("export", model_file, "--out", "a.tflite", "--quantize", "float32", "--tflm", "--c-array", "colours")
+    assert result.status == 0, result.err
+    arena = re.search(r"an arena of ([\d,]+) bytes; its operators: [A-Z_, \n]*SOFTMAX", result.out)[1].replace(",", "")
+    assert "colours.h, colours.cc, colours_operators.h" in result.out
+    assert f"colours_arena_bytes = {arena};" in (tmp_path / "colours.h").read_text()
+    assert "// 'output'" in (tmp_path / "colours.h").read_text()
+
+
+def test_export_of_what_a_microcontroller_cannot_run(cli, tmp_path):
+    tiled = keras.Input((2,))
+    keras.Model(tiled, keras.ops.tile(tiled, (1, 3))).save("tiled.keras")
+    result = cli("export", "tiled.keras", "--quantize", "float32", "--tflm", "--c-array", "tiled")
+    assert result.status == 1
+    assert result.err.splitlines()[-1].startswith("keras-opt: run_tflm: tiled.tflite has operators that TFLite Micro")
+    assert "lacks: TILE" in result.err
+    assert "tiled.tflite (float32)" in result.out
+    assert sorted(path.name for path in tmp_path.glob("tiled*")) == ["tiled.keras", "tiled.tflite"]
 
 
 def test_train_with_a_recipe_and_options_that_go_before(cli, photos, tmp_path):

@@ -1,6 +1,5 @@
 """compress: the table, the limits, and a search that loses nothing when it is broken off."""
 
-import importlib
 import json
 import re
 import shutil
@@ -9,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from full_rows import full
 
 from keras_opt.compression import Candidate, CompressionRecipe, compress
-from keras_opt.compression.search import recipes as search_recipes
-from keras_opt.compression.search.result import judge
+from keras_opt.compression.search import attempts, training
+from keras_opt.compression.search.result import Limits, front_and_best
 from keras_opt.core.errors import InputError
-from keras_opt.core.progress import Progress
 from keras_opt.data import arrays
 from keras_opt.export import LiteRTModel
 from keras_opt.models import macs, mlp
@@ -25,8 +24,7 @@ Y = (X[:, 0] + X[:, 1] > 0).astype(int)
 FLOAT = CompressionRecipe("float32")
 DYNAMIC = CompressionRecipe("dynamic")
 SMALL = CompressionRecipe("float32", keep=0.5)
-MODULE = importlib.import_module("keras_opt.compression.search.compress")
-QUIET = {"progress": Progress(quiet=True), "epochs": 2}
+QUIET = {"verbose": 0, "epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +50,7 @@ def whole(trained, tmp_path_factory):
 @pytest.fixture
 def no_arena(monkeypatch):
     """TFLite Micro is asked in no process of its own."""
-    monkeypatch.setattr(MODULE, "run_tflm", missing)
+    monkeypatch.setattr(attempts, "run_tflm", missing)
 
 
 def missing(*arguments, **settings):
@@ -86,19 +84,19 @@ CANDIDATES = (
      (0.01, None, 60, "good"), (0.01, None, 59, None)],
 )  # fmt: skip
 def test_the_front_and_the_best_within_limits(max_drop, flash, arena, best):
-    front, found = judge(CANDIDATES, "latency", False, max_drop, flash, arena)
+    front, found = front_and_best(CANDIDATES, "latency", False, Limits(max_drop, flash, arena))
     assert [each.name for each in front] == ["fast", "good", "float"]
     assert (found and found.name) == best
 
 
 def test_less_is_better_for_an_error():
     errors = [Candidate(str(cost), metric=cost, drop=0.0, latency_ms=cost) for cost in (1.0, 2.0)]
-    front, _ = judge(errors, "latency", True, 0.1, None, None)
+    front, _ = front_and_best(errors, "latency", True, Limits(0.1))
     assert [each.name for each in front] == ["1.0"]
 
 
 def test_every_recipe_has_a_name_and_a_file_of_its_own():
-    recipes = search_recipes.RECIPES
+    recipes = CompressionRecipe.defaults()
     assert len({recipe.file_name for recipe in recipes}) == len({recipe.name for recipe in recipes}) == len(recipes)
     assert sum(recipe.epochs(5) for recipe in recipes) == 70, "the docstring of compress says how many"
 
@@ -120,7 +118,7 @@ def test_what_a_search_finds(trained, whole):
 @pytest.mark.usefixtures("no_arena")
 def test_a_second_call_trains_nothing(trained, whole, tmp_path, monkeypatch):
     folder = shutil.copytree(whole.best.path.parent, tmp_path / "again")
-    monkeypatch.setattr(search_recipes.Training, "model", None)
+    monkeypatch.setattr(training.Training, "model", None)
     second = search(trained, folder, objective="size")
     assert [each.gzip_bytes for each in whole.candidates[:2]] == [each.gzip_bytes for each in second.candidates]
 
@@ -128,11 +126,11 @@ def test_a_second_call_trains_nothing(trained, whole, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("no_arena")
 def test_what_a_missing_package_kept_back_comes_with_it(trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(MODULE, "to_tflite", missing)
+        patch.setattr(attempts, "to_tflite", missing)
         assert [each.note for each in search(trained, tmp_path, (FLOAT,)).candidates] == ["not installed"]
     found = search(trained, tmp_path, (FLOAT,)).best
     assert found.arena_bytes is None
-    monkeypatch.setattr(MODULE, "_arena_bytes", lambda path, data: 7)
+    monkeypatch.setattr(attempts.Attempts, "_arena_bytes", lambda self, path: 7)
     assert search(trained, tmp_path, (FLOAT,)).best.arena_bytes == 7
 
 
@@ -140,10 +138,10 @@ class Broken(Exception):
     """What breaks a search off."""
 
 
-@pytest.mark.parametrize("update", [2, 13])  # in the first epoch and in the last of four
+@pytest.mark.parametrize("update", [full(2), 13])  # in the first epoch and in the last of four
 @pytest.mark.usefixtures("no_arena")
 def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tmp_path, monkeypatch, update):
-    original, seen = search_recipes._Watch.on_train_batch_end, []
+    original, seen = training._Watch.on_train_batch_end, []
 
     def break_off(self, batch, logs=None):
         seen.append(batch)
@@ -152,7 +150,7 @@ def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tm
         original(self, batch, logs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(search_recipes._Watch, "on_train_batch_end", break_off)
+        patch.setattr(training._Watch, "on_train_batch_end", break_off)
         with pytest.raises(Broken):
             search(trained, tmp_path, (SMALL,))
     (after,) = search(trained, tmp_path, (SMALL,)).candidates
@@ -163,7 +161,7 @@ def test_ctrl_c_says_how_to_go_on(trained, tmp_path, monkeypatch):
     def press(self, recipe):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search_recipes.Training, "model", press)
+    monkeypatch.setattr(training.Training, "model", press)
     with pytest.raises(KeyboardInterrupt, match="has what is finished; the same call goes on from there"):
         search(trained, tmp_path, (FLOAT,))
 
@@ -245,11 +243,27 @@ ENDLESS = arrays(X, Y).repeat()
         ("train", (X[:, :5], Y), "must be batches of inputs of shape (None, 6). Received: train=(None, 5)"),
         ("train", tf.data.Dataset.from_tensor_slices((X, Y)), "must be batches of inputs of shape (None, 6)"),
         ("train", tf.data.Dataset.from_tensors((X,)), "must be a dataset of inputs with targets"),
+        ("train", (X, Y + 1), "must be batches with labels from 0 to 1, the classes of 'mlp'. Received: train='... 2"),
+        ("validation", (X, -Y), "must be batches with labels from 0 to 1, the classes of 'mlp'. Received"),
+        ("train", (X, np.array(["no", "yes"])[Y]), "must be batches with labels from 0 to 1"),
+        ("train", arrays(X, {"a": Y}), "must be a dataset of inputs with targets"),
         ("validation", (X, np.zeros((96, 7))), "must be inputs and targets of"),
         ("metric", "no metric", "must be a metric that Keras knows"),
         ("metric", keras.metrics.Mean(name="what"), "must be named so that its direction is known"),
     ],
-    ids=["endless", "width", "unbatched", "no targets", "targets", "unknown", "direction"],
+    ids=[
+        "endless",
+        "width",
+        "unbatched",
+        "no targets",
+        "over",
+        "under",
+        "words",
+        "dict",
+        "targets",
+        "unknown",
+        "direction",
+    ],
 )
 def test_refusals(trained, tmp_path, name, value, message):
     arguments = {"train": (X, Y), "validation": (X, Y), "folder": tmp_path, name: value}
@@ -263,6 +277,46 @@ def test_a_metric_that_keras_numbers_lets_a_later_call_go_on(tmp_path):
     for _ in range(2):
         found = compress(model, (X, Y), (X, Y), "auc", folder=tmp_path, recipes=[FLOAT], **QUIET)
     assert found.metric == "auc"
+
+
+@pytest.mark.usefixtures("no_arena")
+def test_accuracy_of_labels_given_as_logits_is_their_sign(tmp_path):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    labels = (model.predict(X, verbose=0) > 0).astype(int)
+    found = compress(model, (X, labels), (X, labels), folder=tmp_path, recipes=[FLOAT], task="multi_label", **QUIET)
+    assert found.reference == found.best.metric == 1.0, "at 0.5 of a logit it would be less"
+    assert found.measure(np.full((2, 3), 0.1), np.ones((2, 3))) == 1.0
+
+
+@pytest.mark.usefixtures("no_arena")
+def test_labels_that_the_loss_ignores_are_let_through(tmp_path):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(inputs))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(ignore_class=255))
+    labels = np.where(np.arange(len(Y)) % 9, Y, 255)
+    assert compress(model, (X, labels), (X, Y), folder=tmp_path, recipes=[FLOAT], max_drop=1.0, **QUIET).best
+
+
+def test_recipes_of_a_dict_cut_the_layers_it_names():
+    recipe = CompressionRecipe("int8", keep={"conv*": 0.5, "conv1": 0.75}, aware=True)
+    assert recipe.name == "channels of conv* 50%, conv1 75%, QAT, int8"
+    assert recipe.epochs(5) == 15
+    assert recipe.file_name != CompressionRecipe("int8", keep={"conv1": 0.75, "conv*": 0.5}, aware=True).file_name
+
+
+@pytest.mark.usefixtures("no_arena")
+def test_a_recipe_of_a_dict_makes_its_file(trained, tmp_path):
+    name = trained.layers[1].name
+    (found,) = search(trained, tmp_path, [CompressionRecipe("float32", keep={name: 0.5})], epochs=1).candidates
+    assert found.macs == 6 * 24 + 24 * 32 + 32 * 2
+
+
+def test_it_is_silent_if_asked(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training.Training, "model", missing)
+    for verbose, shows in ((0, False), (2, True)):
+        search(trained, tmp_path, (FLOAT,), verbose=verbose)
+        assert bool(capsys.readouterr().err) == shows
 
 
 def test_recipes_that_differ_little_have_files_of_their_own():

@@ -116,6 +116,11 @@ def test_what_has_no_8_bit_form_is_refused_by_name():
         quantize_aware(chain(keras.layers.GRU(3, unroll=True, name="gru"), shape=(4, 2)))
 
 
+def test_a_model_that_is_quantization_aware_is_refused():
+    with pytest.raises(InputError, match=r"must be not quantization-aware yet.*Fit it as it is"):
+        quantize_aware(quantize_aware(chain(keras.layers.Flatten())))
+
+
 def test_a_skipped_layer_stays_float_and_its_outputs_are_rounded():
     model = chain(keras.layers.Conv2D(3, 3, name="stem"), keras.layers.LayerNormalization(name="odd"))
     copy = quantize_aware(model, skip=["odd", "st*"])

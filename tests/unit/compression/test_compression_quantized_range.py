@@ -70,7 +70,7 @@ def test_the_gradient_is_one_inside_and_zero_outside():
     assert tape.gradient(total, x).numpy().tolist() == [[0, 1, 1, 0]]
 
 
-def test_two_replicas_observe_one_range(two_replicas):
+def test_two_replicas_observe_the_range_of_their_batches_together(two_replicas):
     with two_replicas.scope():
         layer = QuantizedRange()
         layer.build((None, 2))
@@ -78,4 +78,4 @@ def test_two_replicas_observe_one_range(two_replicas):
         lambda context: tf.constant(BATCHES[context.replica_id_in_sync_group], tf.float32)
     )
     two_replicas.run(tf.function(lambda batch: layer(batch, training=True)), args=(batches,))
-    assert means(layer) == pytest.approx((-2, 3))
+    assert means(layer) == pytest.approx((-3, 4))

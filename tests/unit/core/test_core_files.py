@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 
 import pytest
@@ -50,3 +51,29 @@ def test_the_mode_follows_the_umask_as_for_any_new_file(tmp_path, umask):
         assert os.umask(umask) == umask  # and the umask is what it was
     finally:
         os.umask(before)
+
+
+def test_an_error_of_the_disk_names_the_file_and_not_the_temporary_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.txt'") as caught, atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(FileNotFoundError, match=r"'.*/none/a\.txt'"):
+        write_atomic(tmp_path / "none" / "a.txt", "text")
+    with pytest.raises(PermissionError, match="'/elsewhere'"), atomic_path(path):
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_longest_name_that_a_folder_takes(tmp_path):
+    path = tmp_path / ("x" * 248 + ".tflite")
+    write_atomic(path, "text")
+    assert path.read_text() == "text"
+
+
+def test_the_mask_of_the_process_is_never_changed(monkeypatch, tmp_path):
+    """Not even for a moment, in which another thread would make files that all may write."""
+    monkeypatch.setattr(os, "umask", None)
+    write_atomic(tmp_path / "a.txt", "text")

@@ -2,7 +2,10 @@
 
 import io
 
+import pytest
+
 from keras_opt.core import progress as progress_module
+from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Progress
 
 
@@ -53,6 +56,22 @@ def test_quiet_shows_nothing_and_counts_on():
     stage.close()
     assert stage.done == 1
     assert stream.getvalue() == ""
+
+
+def test_verbose_has_the_values_of_keras(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(progress_module.sys, "stderr", stream)
+    for verbose, shows in ((0, ""), (2, "decode: 1/1 in 0.0 s (unit 0)\n")):
+        stream.truncate(0)
+        stream.seek(0)
+        progress = Progress.of("call", verbose)
+        work(progress, units=1, total=1)
+        assert stream.getvalue() == shows
+        assert Progress.of("call", progress.verbose).verbose == verbose
+    work(Progress.of("call", "auto"), units=1, total=1)
+    assert "100%" in stream.getvalue()
+    with pytest.raises(InputError, match="call: argument `verbose` must be one of 'auto', 0, 1, 2"):
+        Progress.of("call", None)
 
 
 def test_say_prints_one_line_to_standard_error(capsys):

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -55,3 +56,32 @@ def test_a_handler_of_a_library_imported_inside_is_heard_outside(capfd):
     logger.warning("heard")
     logger.handlers.clear()
     assert capfd.readouterr().err == "heard\n"
+
+
+def test_threads_that_overlap_leave_all_as_it_was(capfd):
+    """The first to come is the last to go: each would put back what the other had put there."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def first():
+        with captured_output():
+            inside.set()
+            leave.wait(5)
+
+    def second():
+        inside.wait(5)
+        with captured_output(), captured_output():  # one in the other does not wait for itself
+            leave.wait(5)
+
+    filters = warnings.filters[:]
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    leave.wait(0.2)
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    os.write(1, b"out")
+    print("err", file=sys.stderr)
+    assert capfd.readouterr() == ("out", "err\n")
+    assert warnings.filters == filters
+    assert logging.root.manager.disable == logging.NOTSET

@@ -1,6 +1,7 @@
 """Code inside the step, on one device and on two replicas."""
 
 import contextlib
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -125,3 +126,37 @@ def test_all_replicas_assign_the_same_to_a_keras_variable(strategy):
         np.testing.assert_array_equal(seen, [5.0, 6.0])
     np.testing.assert_array_equal(variables[0].numpy(), [5.0, 6.0])
     assert float(variables[1].numpy()) == 7.0
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+def strategy_of(jobs, task_type, task_id, replicas=1):
+    """A strategy as far as it knows its workers."""
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver
+    workers = resolver(tf.train.ClusterSpec(jobs), task_type=task_type, task_id=task_id)
+    return SimpleNamespace(cluster_resolver=workers, num_replicas_in_sync=replicas)
+
+
+def test_a_process_without_others_is_the_chief(strategy):
+    assert replicas.this_worker(strategy) == (0, 1)
+    assert replicas.this_worker(strategy).is_chief
+    assert replicas.local_replica_count(strategy) == strategy.num_replicas_in_sync
+
+
+@pytest.mark.parametrize(
+    ("jobs", "kind", "task", "expected"),
+    [
+        ({"worker": ["a:1", "b:1", "c:1"]}, "worker", 2, (2, 3)),
+        ({"worker": ["a:1", "b:1"]}, "worker", 0, (0, 2)),
+        ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "chief", 0, (0, 3)),
+        ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "worker", 1, (2, 3)),
+        ({"chief": ["a:1"], "worker": ["b:1"], "evaluator": ["c:1"]}, "worker", 0, (1, 2)),
+        ({"worker": ["a:1"]}, "worker", 0, (0, 1)),
+    ],
+)
+def test_workers_count_from_the_chief(jobs, kind, task, expected):
+    worker = replicas.this_worker(strategy_of(jobs, kind, task, replicas=2 * expected[1]))
+    assert worker == expected
+    assert worker.is_chief == (expected[0] == 0)
+    assert replicas.local_replica_count(strategy_of(jobs, kind, task, replicas=2 * expected[1])) == 2

@@ -124,7 +124,7 @@ def test_int8_of_every_kind_that_has_one(tmp_path, request):
         loaded = keras_opt.load_model(tmp_path / "ensemble.keras")
         file = export.to_tflite(loaded, tmp_path / "ensemble.tflite", "int8", pixels)
         checked = export.verify(loaded, file.path, pixels)
-        assert file.input_dtype == file.output_dtype == "int8"
+        assert file.input.dtype == file.output.dtype == "int8"
         assert checked.argmax_agreement >= 0.9
         assert checked.max_error_lsb <= 6
 

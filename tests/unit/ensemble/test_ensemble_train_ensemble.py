@@ -1,6 +1,5 @@
 """train_ensemble: what members differ in, resuming, processes, errors."""
 
-import io
 import json
 
 import keras
@@ -9,18 +8,16 @@ import pytest
 import tensorflow as tf
 from ensemble_builds import build
 
-from keras_opt.core.progress import Progress
 from keras_opt.ensemble import train_ensemble
 from keras_opt.ensemble.member_data import MemberData
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(24, 3)).astype("float32")
 Y = (X[:, 0] > 0).astype("int32")
-QUIET = Progress(quiet=True)
 
 
 def train(*arguments, **more):
-    return train_ensemble(*arguments, **{"progress": QUIET, "batch_size": 12, **more})
+    return train_ensemble(*arguments, **{"verbose": 0, "batch_size": 12, **more})
 
 
 def same(first, second):
@@ -93,8 +90,8 @@ def test_bootstraps_and_folds():
     assert "val_accuracy" in member.history.history
 
 
-def test_batches_callbacks_and_the_bar():
-    shown, seen = Progress(io.StringIO()), []
+def test_batches_callbacks_and_the_bar(capsys):
+    seen = []
 
     class Stops(keras.callbacks.Callback):
         epochs = 0
@@ -105,9 +102,9 @@ def test_batches_callbacks_and_the_bar():
             self.model.stop_training = True
 
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(12)
-    train_ensemble(build, 2, batches, epochs=3, callbacks=Stops(), progress=shown)
+    train_ensemble(build, 2, batches, epochs=3, callbacks=Stops())
     assert seen == [1, 1]
-    assert "train_ensemble: 6/6 in" in shown.file.getvalue().splitlines()[-1]
+    assert "train_ensemble: 6/6 in" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.full

@@ -26,5 +26,5 @@ def model(images):
 @pytest.fixture(scope="session")
 def exports(model, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports")
-    kinds = ("float32", "float16", "dynamic", "int8")
+    kinds = ("float32", "float16", "dynamic", "int8", "int16x8")
     return {kind: to_tflite(model, folder / f"{kind}.tflite", kind, images, CLASS_NAMES) for kind in kinds}

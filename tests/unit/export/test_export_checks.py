@@ -8,7 +8,7 @@ from keras_opt.export.checks import check_file
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "dynamic", "int8"])
 def test_good_files_pass(kind, exports):
-    assert check_file(exports[kind].path, kind).input_shape == (1, 12, 12, 3)
+    assert check_file(exports[kind].path, kind).input.shape == (1, 12, 12, 3)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "dynamic"])

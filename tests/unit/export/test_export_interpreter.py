@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from export_models import CLASS_NAMES
 
 from keras_opt.core.errors import InputError
@@ -36,7 +36,7 @@ def test_uint8_and_float_images_give_the_same_answers(kind, exports, images):
 
 def test_it_knows_its_shape_and_names(exports):
     model = LiteRTModel(exports["float16"].path)
-    assert (model.input_shape, model.class_names) == ((1, 12, 12, 3), CLASS_NAMES)
+    assert (model.input.shape, model.class_names) == ((1, 12, 12, 3), CLASS_NAMES)
 
 
 def test_quantizing_rounds_and_clips():
@@ -77,6 +77,31 @@ def test_file_that_is_no_model(content, exports, tmp_path):
     message = r"LiteRTModel: .*damaged\.tflite is no \.tflite file that LiteRT can run \(.+\)\. Export it again with"
     with pytest.raises(InputError, match=message):
         LiteRTModel(path)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "resolver"),
+    [("reference", "BUILTIN_REF"), ("builtin", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"), ("default", "AUTO")],
+)
+def test_the_kernels_are_those_asked_for(kernels, resolver, exports, images):
+    path = exports["int8"].path
+    by_hand = Interpreter(str(path), experimental_op_resolver_type=OpResolverType[resolver])
+    by_hand.allocate_tensors()
+    file = LiteRTModel(path, kernels=kernels)
+    for image in images[:5]:
+        by_hand.set_tensor(by_hand.get_input_details()[0]["index"], file.input.stored(image[np.newaxis]))
+        by_hand.invoke()
+        stored = by_hand.get_tensor(by_hand.get_output_details()[0]["index"])
+        np.testing.assert_array_equal(file.output.stored(file.predict(image[np.newaxis])), stored)
+    # Those of the default are a delegate's: one operator in place of all.
+    assert [detail["op_name"] for detail in file._interpreter._get_ops_details()] == [
+        detail["op_name"] for detail in by_hand._get_ops_details()
+    ]
+
+
+def test_kernels_that_there_are_not(exports):
+    with pytest.raises(InputError, match="`kernels` must be one of 'default', 'builtin', 'reference'"):
+        LiteRTModel(exports["int8"].path, kernels="xnnpack")
 
 
 def test_no_threads(exports):

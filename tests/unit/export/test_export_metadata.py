@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from export_models import CLASS_NAMES, small_model
 from flatbuffers.table import Table
+from full_rows import full
 
 from keras_opt.core.errors import InputError
 from keras_opt.export import read_labels, read_metadata, to_tflite
@@ -34,7 +35,7 @@ def test_file_says_what_it_is(exports):
     )
 
 
-@pytest.mark.parametrize(("shape", "color_space"), [((6, 7, 1), 2), ((6, 7, 3), 1)])
+@pytest.mark.parametrize(("shape", "color_space"), [((6, 7, 1), 2), full((6, 7, 3), 1)])
 def test_color_space_follows_the_channels(shape, color_space, tmp_path):
     export = to_tflite(
         small_model(input_shape=shape), tmp_path / "m.tflite", name="mine", description="Mine, all mine."
@@ -53,7 +54,7 @@ def test_any_metadata_survives_the_round_trip(exports, tmp_path):
     path = tmp_path / "model.tflite"
     image = ImageInput("Bild", "Größe 3", 2, mean=127.5, std=0.5, minimum=-1.0, maximum=1.0)
     metadata = ModelMetadata("名前", "", "v2", "A. Author", image, labels=("Äpfel", "b c"))
-    path.write_bytes(add_metadata(stripped(exports["int8"].path.read_bytes()), metadata))
+    path.write_bytes(add_metadata(unpack(stripped(exports["int8"].path.read_bytes())), metadata))
     assert read_metadata(path) == metadata
 
 
@@ -68,7 +69,7 @@ def test_labels_are_a_zip_at_the_end_of_the_file(exports):
 def test_metadata_of_ten_classes_costs_less_than_1500_bytes(exports):
     bare = stripped(exports["int8"].path.read_bytes())
     metadata = ModelMetadata("Fashion-MNIST", "Tells ten kinds of clothes apart.", "1", "keras_opt", labels=TEN)
-    assert 0 < len(add_metadata(bare, metadata)) - len(bare) < 1500
+    assert 0 < len(add_metadata(unpack(bare), metadata)) - len(bare) < 1500
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
@@ -116,7 +117,7 @@ def test_fields_stand_where_the_published_schema_has_them(exports):
     assert [text(model, n) for n in (0, 2, 4, 7)] == ["small", "1", "keras_opt", "1.0.0"]
     (subgraph,) = tables(model, 3)
     (image,), (output,) = tables(subgraph, 2), tables(subgraph, 3)
-    assert (text(image, 0), text(output, 0)) == ("image", "probability")
+    assert (text(image, 0), text(output, 0)) == ("image", "output")
     content = table(image, 3)
     assert (byte(content, 0), byte(table(content, 1), 0)) == (2, 1)  # ImageProperties, RGB
     (unit,) = tables(image, 4)

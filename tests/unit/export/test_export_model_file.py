@@ -28,3 +28,16 @@ def test_a_file_packed_again_gives_the_same_answers(exports, images, tmp_path):
         again.write_bytes(pack(unpack(export.path.read_bytes())))
         answers = [LiteRTModel(path).predict(images[:10]) for path in (export.path, again)]
         np.testing.assert_array_equal(*answers, err_msg=kind)
+
+
+def test_buffers_behind_the_flatbuffer_are_read_too(exports, images, tmp_path):
+    """As files of hundreds of megabytes have them: ai-edge-quantizer writes such of 100."""
+    file = exports["float32"].path.read_bytes()
+    tree, far = unpack(file), 2**16
+    largest = max((buffer for buffer in tree.buffers if buffer.data is not None), key=lambda buffer: len(buffer.data))
+    data, largest.data = bytes(largest.data), None
+    largest.offset, largest.size = far, len(data)
+    outside = pack(tree).ljust(far, b"\0") + data
+    again = tmp_path / "again.tflite"
+    again.write_bytes(pack(unpack(outside)))
+    np.testing.assert_array_equal(*(LiteRTModel(path).predict(images[:5]) for path in (again, exports["float32"].path)))

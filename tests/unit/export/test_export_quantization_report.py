@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from full_rows import full
 
 from keras_opt.core.errors import InputError
 from keras_opt.export import LiteRTModel, quantization_report, to_tflite
@@ -71,7 +72,7 @@ def damaged(file, number):
     return pack(tree)
 
 
-@pytest.mark.parametrize(("number", "layer"), [(0, "first"), (1, "branch")])
+@pytest.mark.parametrize(("number", "layer"), [full(0, "first"), (1, "branch")])
 def test_the_worst_layer_is_the_one_with_the_fault_and_not_those_behind_it(number, layer, branched, file, tmp_path):
     fault = tmp_path / "fault.tflite"
     fault.write_bytes(damaged(file, number))
@@ -82,6 +83,7 @@ def test_the_worst_layer_is_the_one_with_the_fault_and_not_those_behind_it(numbe
     assert rows["wide"].sqnr_db < 15 < rows["wide"].own_sqnr_db
 
 
+@pytest.mark.full
 def test_int16_activations_add_less(branched, file, tmp_path):
     wide = to_tflite(branched, tmp_path / "int16.tflite", "int16x8", X).path
     narrow, wide = (quantization_report(branched, path, X[:50]) for path in (file, wide))
@@ -97,6 +99,11 @@ def test_the_table_and_the_plot(branched, file):
     assert [line.split()[0] for line in lines] == [row.layer for row in report.rows]
     ax = report.plot()
     assert [text.get_text() for text in ax.get_yticklabels()] == [row.layer for row in report.rows][::-1]
+    ax.figure.canvas.draw()
+    legend = ax.get_legend().get_window_extent()
+    assert not legend.overlaps(ax.get_window_extent())  # no bar is hidden
+    assert not legend.overlaps(ax.xaxis.label.get_window_extent())
+    assert ax.figure.bbox.y0 <= legend.y0
 
 
 def test_layers_with_numbers_in_their_names_keep_them(tmp_path):

@@ -73,6 +73,43 @@ def test_a_model_of_dicts_keeps_its_keys(tmp_path):
     assert found.max_error < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "names"),
+    [
+        (
+            lambda x, y: {"a": x, "in": {"b": y}},
+            lambda p, q: {"p": p, "rest": [q]},
+            (["left", "right"], ["far", "near"]),
+        ),
+        (lambda x, y: {"key": x}, lambda p, q: {"answer": p}, (["key"], ["answer"])),
+        (lambda x, y: x, lambda p, q: p, (["left"], ["far"])),
+    ],
+)
+def test_the_names_of_nested_and_single_ends(inputs, outputs, names, tmp_path):
+    x, y = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    far, near = keras.layers.Dense(2, name="far")(x), keras.layers.Dense(3, name="near")(y)
+    made = keras.Model(inputs(x, y), outputs(far, near))
+    file = to_tflite(made, tmp_path / "m.tflite")
+    assert ([tensor.name for tensor in file.inputs], [tensor.name for tensor in file.outputs]) == names
+    assert file.verification.max_error < 1e-6
+
+
+def test_an_automatic_name_is_none(tmp_path):
+    """Its number counts all tensors of the process: the same model would be another file the next time."""
+    made = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    file = to_tflite(made, tmp_path / "m.tflite")
+    assert (file.input.name, file.output.name) == ("input", "output")
+
+
+def test_an_input_that_nothing_reads(tmp_path):
+    read, unread = keras.Input((4,), name="read"), keras.Input((3,), name="unread")
+    made = keras.Model([read, unread], keras.layers.Dense(2)(read))
+    rows = [RNG.normal(size=(120, 4)), RNG.normal(size=(120, 3))]
+    with pytest.raises(InputError, match="no layer reads input 'unread', so that a file of kind 'int8' has no type"):
+        to_tflite(made, tmp_path / "m.tflite", "int8", rows)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_each_output_has_its_step(exported):
     made, files = exported
     found = verify(made, files["int8"].path, X, task=["classification", "regression"])
@@ -91,7 +128,7 @@ def test_the_text_and_the_single_properties(exported):
     ):
         assert part in text
     with pytest.raises(InputError, match=r"has 2 inputs \('b_sound', 'a_image'\)\. Read the property `inputs`"):
-        _ = files["int8"].input_shape
+        _ = files["int8"].input
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,23 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from PIL import Image
 
+from keras_opt.core.errors import InputError
 from keras_opt.export import to_tflite, write_sidecars
 
 
 def test_an_image_classifier_has_all_three(exports, images, tmp_path):
     path = tmp_path / "animals.tflite"
     shutil.copy(exports["int8"].path, path)
-    written = write_sidecars(type(exports["int8"])(**{**vars(exports["int8"]), "path": path}))
+    written = write_sidecars(path)
     assert [file.name for file in written] == ["labels.txt", "preprocess.json", "predict.py"]
     assert (tmp_path / "labels.txt").read_text() == "cat\ndog\nZebra & Co.\n"
     facts = json.loads((tmp_path / "preprocess.json").read_text())
     assert facts["inputs"] == [
         {
-            "name": "image",
+            "name": "input",
             "layout": "NHWC",
             "shape": [1, 12, 12, 3],
             "dtype": "int8",
@@ -43,7 +45,7 @@ def test_an_image_classifier_has_all_three(exports, images, tmp_path):
 def test_a_model_of_vectors_has_no_script(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     export = to_tflite(model, tmp_path / "m.tflite")
-    assert [file.name for file in write_sidecars(export)] == ["preprocess.json"]
+    assert [file.name for file in write_sidecars(export.path)] == ["preprocess.json"]
     facts = json.loads((tmp_path / "preprocess.json").read_text())
     assert facts["inputs"][0] | {"name": ""} == {
         "name": "",
@@ -54,3 +56,12 @@ def test_a_model_of_vectors_has_no_script(tmp_path):
         "zero_point": 0,
     }
     assert np.isfinite(facts["outputs"][0]["scale"])
+
+
+def test_a_path_that_is_none(tmp_path):
+    with pytest.raises(InputError, match=r"write_sidecars: there is no file .*none\.tflite"):
+        write_sidecars(tmp_path / "none.tflite")
+    (tmp_path / "text.tflite").write_text("no model")
+    with pytest.raises(InputError, match=r"This is no \.tflite file"):
+        write_sidecars(tmp_path / "text.tflite")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.tflite"]

@@ -1,6 +1,8 @@
 """The exported file against the Keras model, and every refusal of `to_tflite`."""
 
+import concurrent.futures
 import dataclasses
+import errno
 import re
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from export_models import CLASS_NAMES, small_model
+from full_rows import full
 
 from keras_opt.core.errors import InputError
 from keras_opt.export import LiteRTModel, ModelMetadata, gzip_size, to_tflite, verify
@@ -34,13 +37,13 @@ def test_int8_answers_as_keras_does(exports, model, images):
 
 def test_export_says_what_a_program_must_know(exports):
     export = exports["int8"]
-    assert (export.quantize, export.input_shape, export.class_names) == ("int8", (1, 12, 12, 3), CLASS_NAMES)
-    assert (export.input_dtype, export.output_dtype) == ("int8", "int8")
-    assert (export.input_scale, export.input_zero_point) == (1.0, -128)  # raw pixels 0..255
-    assert (export.output_scale, export.output_zero_point) == (1 / 256, -128)  # softmax
+    assert (export.quantize, export.input.shape, export.class_names) == ("int8", (1, 12, 12, 3), CLASS_NAMES)
+    assert (export.input.dtype, export.output.dtype) == ("int8", "int8")
+    assert (export.input.scale, export.input.zero_point) == (1.0, -128)  # raw pixels 0..255
+    assert (export.output.scale, export.output.zero_point) == (1 / 256, -128)  # softmax
     assert export.size_bytes == export.path.stat().st_size
     assert export.gzip_bytes == gzip_size(export.path) < export.size_bytes
-    assert (exports["float32"].input_dtype, exports["float32"].input_scale) == ("float32", 0.0)
+    assert (exports["float32"].input.dtype, exports["float32"].input.scale) == ("float32", 0.0)
 
 
 def test_the_text_of_an_export(exports):
@@ -65,6 +68,7 @@ def test_equal_models_give_equal_files(exports, model, images, tmp_path):
     assert again.path.read_bytes() == exports["int8"].path.read_bytes()
 
 
+@pytest.mark.full
 def test_int8_is_at_least_3_4_times_smaller_on_the_demo_network(tmp_path):
     def network(batch_norm):
         layers = [keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255)]
@@ -89,7 +93,7 @@ def test_the_converter_is_silent(model, images, tmp_path, capfd, recwarn):
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("kind", [full("float32"), "int8"])
 def test_mixed_precision_model_is_exported_in_float32(kind, images, tmp_path):
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:
@@ -153,7 +157,32 @@ class Subclassed(keras.Model):
 
 
 def any_size():
-    return keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
+    return keras.Sequential([keras.Input((None, None, 3), name="photo"), keras.layers.GlobalAveragePooling2D()])
+
+
+def remembering():
+    return keras.Sequential([keras.Input(batch_shape=(1, 4, 3)), keras.layers.LSTM(2, stateful=True, name="memory")])
+
+
+def of_dtype(dtype):
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, dtype=dtype)])
+
+
+def text():
+    return keras.Sequential(
+        [keras.Input((2,), dtype="string", name="words"), keras.layers.StringLookup(vocabulary=["a"])]
+    )
+
+
+def looks_up():
+    layers = [keras.layers.IntegerLookup(vocabulary=[3, 5]), keras.layers.Embedding(4, 2)]
+    return keras.Sequential([keras.Input((2,), dtype="int64"), *layers], name="looks_up")
+
+
+def same_twice():
+    inputs = keras.Input((4,))
+    output = keras.layers.Dense(2, name="dense")(inputs)
+    return keras.Model(inputs, [output, output])
 
 
 def quantized():
@@ -168,7 +197,13 @@ def quantized():
         (lambda: 3, "must be a Keras 3 model. Received: model=3. Load or build one with keras."),
         (Subclassed, "must be a built functional or Sequential model."),
         (lambda: keras.Sequential([keras.layers.Dense(1)]), "start it with keras.Input(shape)."),
-        (any_size, "must be a model whose inputs have a fixed size, not (None, None, 3)."),
+        (any_size, "must be a model whose inputs are fixed in size, not (None, None, 3) ('photo')."),
+        (remembering, "must be without memory between calls, but 'memory' is stateful."),
+        (lambda: of_dtype("float64"), "must be a model whose weights are float32, not float64."),
+        (lambda: of_dtype("bfloat16"), "must be a model whose weights are float32, not bfloat16."),
+        (text, "must be a model whose inputs are numbers, not text ('words')."),
+        (looks_up, "to_tflite: model 'looks_up' reads a lookup table, which LiteRT lacks. Look the values up before"),
+        (same_twice, "to_tflite: 'dense' and 'dense_1' are the same value, which a file cannot give two names. Take"),
         (quantized, "must be a float model."),
     ],
 )
@@ -188,16 +223,65 @@ def test_model_that_cannot_be_exported(make, message, tmp_path):
         ({"class_names": ["a"]}, "`class_names` must be 3 names, one per output of the model. Received: class_names="),
         ({"class_names": ["a", "b", ""]}, "`class_names` must be texts of one line each."),
         ({"class_names": ["a", "b", "c\nd"]}, "Take out empty names and line breaks."),
+        ({"class_names": "abc"}, "`class_names` must be a sequence of names. Received: class_names='abc'."),
+        ({"class_names": 3}, "`class_names` must be a sequence of names. Received: class_names=3."),
+        ({"class_names": {"z": "abc"}}, "`class_names` must be a sequence of names."),
+        ({"name": 3}, "`metadata` must be texts. Received: metadata={'name': 3, "),
+        ({"description": 3}, "`metadata` must be texts."),
     ],
 )
 def test_setting_that_does_not_fit(settings, message, model, tmp_path):
-    with refusal(message):
+    with pytest.raises((InputError, TypeError), match=re.escape(message)):
         to_tflite(model, tmp_path / "model.tflite", **settings)
 
 
 def test_missing_folder(model, tmp_path):
     with refusal(f"`path` must be in an existing folder. Received: path='{tmp_path}/no/m.tflite'. Make {tmp_path}/no "):
         to_tflite(model, tmp_path / "no" / "m.tflite")
+    with refusal(f"`path` must be a file, not a folder. Received: path='{tmp_path}'. Add a name: 'model.tflite'."):
+        to_tflite(model, tmp_path)
+    with pytest.raises(TypeError, match="`path` must be a str or a"):
+        to_tflite(model, None)
+
+
+def test_a_full_disk_is_one_error_and_the_old_file_stays(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"the old file")
+
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*/model\.tflite'"):
+            to_tflite(model, path)
+
+    def full_of_tensors(*arguments, **settings):
+        raise tf.errors.ResourceExhaustedError(None, None, "shard-00000-of-00001; No space left on device [Op:SaveV2]")
+
+    monkeypatch.setattr(tf.saved_model, "save", full_of_tensors)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/keras_opt-.*'"):
+        to_tflite(model, path)
+    assert path.read_bytes() == b"the old file"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_at_once_and_to_one_path(images, tmp_path, capfd):
+    """One after the other where the process has but one of a thing: streams, the policies of a model."""
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        mixed = small_model(keras.layers.ReLU())
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(to_tflite, mixed, tmp_path / f"{number % 2}.tflite") for number in range(4)]
+        files = [job.result() for job in jobs]
+    assert {layer.dtype_policy.name for layer in mixed.layers} == {"mixed_float16"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.tflite", "1.tflite"]
+    assert files[0].path.read_bytes() == files[1].path.read_bytes()
+    assert verify(mixed, files[0].path, images[:20]).max_error < 1e-5
+    print("heard")
+    assert capfd.readouterr().out == "heard\n"
 
 
 def operators(path):

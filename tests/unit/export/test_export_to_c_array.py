@@ -87,7 +87,7 @@ def test_the_resolver_has_room_for_its_operators_and_no_more(exports, tmp_path):
 
 def test_several_inputs_are_numbered_and_float_has_no_scale(tmp_path):
     left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
-    model = keras.Model([left, right], keras.layers.Dense(2)(keras.layers.Concatenate()([left, right])))
+    model = keras.Model([left, right], keras.layers.Dense(2, name="answer")(keras.layers.Concatenate()([left, right])))
     path = to_tflite(model, tmp_path / "two inputs.tflite").path
     written = to_c_array(path)
     assert written.header == tmp_path / "two_inputs.h"
@@ -96,6 +96,7 @@ def test_several_inputs_are_numbered_and_float_has_no_scale(tmp_path):
     assert "constexpr int two_inputs_input1_shape[] = {1, 3};" in header
     assert "using two_inputs_output_type = float;" in header
     assert "scale" not in header
+    assert re.findall("// '(.*)'", header) == ["left", "right", "answer"]
     (tmp_path / "main.cc").write_text('#include "two_inputs.h"\nint main() { return two_inputs_bytes == 0; }\n')
     assert compiled(tmp_path, "main.cc", "two_inputs.cc", flags=("-std=c++20",)).returncode == 0
 

@@ -16,6 +16,9 @@ def test_figures_are_those_of_the_definition(exports, model, images):
     assert (found.rows, found.argmax_agreement) == (250, np.mean(device.argmax(-1) == reference.argmax(-1)))
     assert found.max_error == pytest.approx(error, abs=1e-6)
     assert found.max_error_lsb == found.max_error * 256
+    within = np.mean(np.abs(device - reference) <= 1 / 256)
+    assert 0 < within < 1
+    assert found.within_lsb == (found.share_within_lsb,) == (pytest.approx(within, abs=0.01),)
     assert found.relative_error == pytest.approx(np.linalg.norm(device - reference) / np.linalg.norm(reference), 1e-3)
     (output,) = found.outputs
     assert output.other_metric == np.mean(device.argmax(-1) == np.arange(250) % 3)
@@ -24,12 +27,14 @@ def test_figures_are_those_of_the_definition(exports, model, images):
 
 def test_the_text_of_a_verification():
     agreement = Agreement("y", 0.996, 0.02, 0.0123456, 0.9, 0.89, "accuracy")
-    assert str(Verification((agreement,), (1 / 256,), 2500)) == (
+    assert str(Verification((agreement,), (1 / 256,), 2500, (0.9876,))) == (
         "y, 2,500 rows: 99.60% of the answers are the same; relative error 0.02, largest difference 0.0123; "
-        "accuracy 0.89 instead of 0.9 (3.16 steps of the file's output)"
+        "accuracy 0.89 instead of 0.9 (3.16 steps of the file's output; 98.76% of the values within one)"
     )
     plain = Agreement("y", None, 1e-7, 1.5e-07)
-    assert str(Verification((plain,), (None,), 10)) == "y, 10 rows: relative error 1e-07, largest difference 1.5e-07"
+    found = Verification((plain,), (None,), 10, (None,))
+    assert str(found) == "y, 10 rows: relative error 1e-07, largest difference 1.5e-07"
+    assert found.share_within_lsb is None
 
 
 def test_a_regression_is_judged_without_classes(exports, model, images):

@@ -48,7 +48,7 @@ def test_full_int8_without_a_float_island(tmp_path, request):
     for model in cases(request, few):
         exported = to_tflite(with_random_statistics(model), tmp_path / "model.tflite", "int8", inputs_of(model, 100))
         assert tensor_types(exported.path) <= {"INT8", "INT32"}
-        assert (exported.input_dtype, exported.output_dtype) == ("int8", "int8")
+        assert (exported.input.dtype, exported.output.dtype) == ("int8", "int8")
 
 
 def test_a_network_that_was_not_trained_yet_exports_too(tmp_path, request):

@@ -153,7 +153,7 @@ def test_the_file_opens_in_plain_keras(backbone, tmp_path):
 def test_it_becomes_int8(backbone, tmp_path):
     model = finetune("MobileNetV2", (32, 32, 3), 5, weights=backbone[1], alpha=0.35)
     rows = np.random.default_rng(1).integers(0, 256, (100, 32, 32, 3))
-    assert to_tflite(model, tmp_path / "model.tflite", "int8", rows).input_dtype == "int8"
+    assert to_tflite(model, tmp_path / "model.tflite", "int8", rows).input.dtype == "int8"
 
 
 # --- weights that are not here ---------------------------------------------------------------------------------------

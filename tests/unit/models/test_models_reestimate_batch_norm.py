@@ -206,6 +206,21 @@ def test_replicas_get_the_same_statistics(two_replicas):
             assert np.allclose(part.numpy(), expected, rtol=1e-5)
 
 
+def test_norms_that_inference_does_not_call_are_refused():
+    @keras.saving.register_keras_serializable("tests")
+    class InTraining(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.norm = keras.layers.BatchNormalization(name="inner")
+
+        def call(self, x, training=False):
+            return self.norm(x, training=True) if training else x
+
+    model = keras.Sequential([keras.Input((3,)), InTraining()])
+    with pytest.raises(InputError, match=r"calls its norms at inference too.*inner.*before quantize_aware"):
+        reestimate_batch_norm(model, X.astype("float32"))
+
+
 def test_a_subclassed_model():
     class Net(keras.Model):
         def __init__(self):

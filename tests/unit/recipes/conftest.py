@@ -5,7 +5,6 @@ import os
 import pytest
 from image_folders import write_images
 
-from keras_opt.core.progress import Progress
 from keras_opt.recipes import Recipe, run
 
 
@@ -21,7 +20,7 @@ def tiny_run(photos, tmp_path):
     def tiny(**changes):
         changes = {"data": photos, "image_size": 16, "epochs": 2, "pruning_epochs": 1, "batch_size": 16, **changes}
         changes = {"baseline": False, "augment": "none", "out": tmp_path / "run", **changes}
-        return run(Recipe(**changes), Progress(quiet=True))
+        return run(Recipe(**changes), verbose=0)
 
     return tiny
 
@@ -31,4 +30,4 @@ def finished(photos, tmp_path_factory):
     """A whole run with both sides."""
     out = tmp_path_factory.mktemp("finished") / "run"
     recipe = Recipe(data=photos, image_size=16, epochs=2, pruning_epochs=1, batch_size=16, out=os.fspath(out))
-    return run(recipe, Progress(quiet=True))
+    return run(recipe, verbose=0)

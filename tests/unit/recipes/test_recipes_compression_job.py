@@ -7,13 +7,12 @@ from image_folders import write_images
 
 from keras_opt.compression import CompressionRecipe
 from keras_opt.core.errors import InputError
-from keras_opt.core.progress import Progress
 from keras_opt.export import LiteRTModel
 from keras_opt.models import convnet, mlp
 from keras_opt.models.labelled_file import save_labelled
 from keras_opt.recipes.compression_job import compress_file
 
-QUIET = {"progress": Progress(quiet=True), "recipes": [CompressionRecipe("float32"), CompressionRecipe("dynamic")]}
+QUIET = {"verbose": 0, "recipes": [CompressionRecipe("float32"), CompressionRecipe("dynamic")]}
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +70,15 @@ def test_data_that_do_not_fit(on_rows, tmp_path):
     np.savez(tmp_path / "wide.npz", x=np.ones((20, 7)), y=np.zeros(20, int))
     with pytest.raises(InputError, match=r"has x of shape \(20, 7\).*takes rows of shape \(6,\)"):
         compress_file(model, str(tmp_path / "wide.npz"), str(tmp_path / "out"), **QUIET)
+    np.savez(tmp_path / "odd.npz", x=np.ones((40, 6)), y=np.arange(40) % 2 + 1)
+    with pytest.raises(InputError, match=r"compress: argument `train` must be batches with labels from 0 to 1, .* 2 "):
+        compress_file(model, str(tmp_path / "odd.npz"), str(tmp_path / "out"), **QUIET)
+
+
+def test_whole_numbers_to_regress_are_no_classes(tmp_path):
+    keras.utils.set_random_seed(0)
+    mlp([4], (6,), 1, classifier_activation=None).save(tmp_path / "model.keras")
+    np.savez(tmp_path / "rows.npz", x=np.ones((40, 6)), y=np.arange(40))
+    settings = {**QUIET, "recipes": [CompressionRecipe("float32")], "task": "regression", "metric": "mae"}
+    job = compress_file(str(tmp_path / "model.keras"), str(tmp_path / "rows.npz"), str(tmp_path / "out"), **settings)
+    assert job.rows == {"training": 29, "validation": 7, "test": 4}

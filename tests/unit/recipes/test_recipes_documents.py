@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from keras_opt.recipes.regularization import regularization
 def changed(result, folder, **optimised):
     side = dataclasses.replace(result.optimised, **optimised)
     folder.mkdir(exist_ok=True)
+    shutil.copy(result.folder / "model.tflite", folder)
     return dataclasses.replace(result, optimised=side, folder=folder)
 
 

@@ -30,6 +30,7 @@ FILES = {
     "model.tflite",
     "plain.tflite",
     "labels.txt",
+    "preprocess.json",
     "predict.py",
     "history.csv",
     "model_card.md",
@@ -82,11 +83,11 @@ def test_the_figures_are_those_of_the_files(finished):
     assert ours.parameters == model.count_params()
     assert ours.tflite_bytes == (finished.folder / "model.tflite").stat().st_size
     assert ours.sparsity == sparsity(model)["total"]
-    assert (file.input_dtype, file.class_names) == ("int8", ("blue", "green", "red"))
+    assert (file.input.dtype, file.class_names) == ("int8", ("blue", "green", "red"))
     if ours.pruned_test_accuracy is not None:
         assert ours.pruned_test_accuracy == np.mean(by_keras == test.labels)
         assert ours.sparsity == pytest.approx(0.5, abs=0.01)
-    assert LiteRTModel(finished.folder / "plain.tflite").input_dtype == "float32"
+    assert LiteRTModel(finished.folder / "plain.tflite").input.dtype == "float32"
     assert finished.plain.argmax_agreement == 1
 
 
@@ -191,7 +192,7 @@ def test_other_errors_of_the_disk_are_not_called_a_full_disk(tiny_run, monkeypat
 
 def demo(tmp_path, name):
     recipe = Recipe.demo(epochs=2, pruning_epochs=1, batch_size=32, out=str(tmp_path / name), baseline=False)
-    return run(recipe, Progress(quiet=True))
+    return run(recipe, verbose=0)
 
 
 def weights(result):

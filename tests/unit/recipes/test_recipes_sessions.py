@@ -34,7 +34,7 @@ def recipe(settings, tmp_path):
 
 @pytest.fixture(scope="module")
 def unbroken(settings, tmp_path_factory):
-    return run(Recipe(**settings, out=tmp_path_factory.mktemp("unbroken") / "run"), Progress(quiet=True))
+    return run(Recipe(**settings, out=tmp_path_factory.mktemp("unbroken") / "run"), verbose=0)
 
 
 @pytest.fixture
@@ -87,56 +87,55 @@ def check_equal(result, unbroken):
     assert {path.name for path in result.folder.iterdir()} == {path.name for path in unbroken.folder.iterdir()}
 
 
-def test_a_training_broken_off_inside_an_epoch(recipe, unbroken, backed_up_often, count_batches, tmp_path):
+def test_a_training_broken_off_inside_an_epoch(recipe, unbroken, backed_up_often, count_batches, tmp_path, capsys):
     """Once that of the network, which has augmentation, and once that of pruning."""
-    said = io.StringIO()
     seen = count_batches(("optimised", 8))
     with pytest.raises(Broken):
-        run(recipe(), Progress(quiet=True))
+        run(recipe(), verbose=0)
     assert seen == [["optimised", 8]]
     assert (tmp_path / "run.partial/stages/optimised.backups").is_dir()
     seen = count_batches(("pruned", 9))
     with pytest.raises(Broken):
-        run(recipe(resume=True), Progress(said))
+        run(recipe(resume=True))
     assert seen == [["optimised", 5], ["pruned", 9]]  # the eighth batch was not backed up any more
     assert not (tmp_path / "run.partial/stages/optimised.backups").exists()
     seen = count_batches()
-    result = run(recipe(resume=True), Progress(said))
+    result = run(recipe(resume=True))
     assert seen == [["pruned", 4]]
     check_equal(result, unbroken)
-    lines = said.getvalue().splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert "with keras_opt: goes on in epoch 2 of 2, after 1 of its batches" in lines
     assert "pruning: goes on in epoch 2 of 2, after 2 of its batches" in lines
 
 
-def test_a_short_epoch_begins_again(recipe, unbroken, count_batches, monkeypatch):
+def test_a_short_epoch_begins_again(recipe, unbroken, count_batches, monkeypatch, capsys):
     monkeypatch.setattr(backup_and_restore, "_SHARE", 0.0)  # no time for a backup within
     count_batches(("optimised", 9))
     with pytest.raises(Broken):
-        run(recipe(), Progress(quiet=True))
-    seen, said = count_batches(), io.StringIO()
-    result = run(recipe(resume=True), Progress(said))
+        run(recipe(), verbose=0)
+    seen = count_batches()
+    result = run(recipe(resume=True))
     assert seen == [["optimised", 6], ["pruned", 12]]
-    assert "with keras_opt: goes on in epoch 2 of 2, after 0 of its batches" in said.getvalue()
+    assert "with keras_opt: goes on in epoch 2 of 2, after 0 of its batches" in capsys.readouterr().err
     check_equal(result, unbroken)
     assert unbroken.one_session
     assert not result.one_session
 
 
 def test_a_training_whose_model_found_no_room_is_not_trained_again(
-    recipe, unbroken, count_batches, tmp_path, monkeypatch
+    recipe, unbroken, count_batches, tmp_path, monkeypatch, capsys
 ):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setitem(run.__globals__, "save_labelled", full)
     with pytest.raises(ValueError, match=r"finished: no training yet; begun: optimised\)\. Go on with .* --resume"):
-        run(recipe(), Progress(quiet=True))
+        run(recipe(), verbose=0)
     monkeypatch.setitem(run.__globals__, "save_labelled", training.save_labelled)
-    seen, said = count_batches(), io.StringIO()
-    result = run(recipe(resume=True), Progress(said))
+    seen = count_batches()
+    result = run(recipe(resume=True))
     assert seen == [["optimised", 0], ["pruned", 12]]
-    assert "with keras_opt: had come to its end" in said.getvalue()
+    assert "with keras_opt: had come to its end" in capsys.readouterr().err
     check_equal(result, unbroken)
 
 

@@ -39,7 +39,7 @@ def loaded(result):
 def test_each_kind_of_device_file(tiny_run, kind, dtype):
     result = tiny_run(quantize=kind, sparsity=0.0, image_size=20, epochs=1)
     file = LiteRTModel(result.folder / "model.tflite")
-    assert (file.input_dtype, result.optimised.quantize) == (dtype, kind)
+    assert (file.input.dtype, result.optimised.quantize) == (dtype, kind)
     floats = 4 * result.optimised.parameters
     share = {"dynamic": (0.2, 0.95), "float16": (0.45, 0.95), "float32": (1, 2)}[kind]
     assert share[0] < result.optimised.tflite_bytes / floats < share[1]

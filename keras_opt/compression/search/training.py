@@ -1,4 +1,4 @@
-"""The recipes that `compress` tries, from cheap to costly, and how each makes its model."""
+"""How `compress` makes and trains the model of a recipe."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,54 +14,11 @@ from keras_opt.compression.distillation.distill import distill
 from keras_opt.compression.pruning.prune_low_magnitude import PruneLowMagnitude
 from keras_opt.compression.pruning.sparsity_schedules import PolynomialSparsity
 from keras_opt.compression.qat.quantize_aware import quantize_aware
+from keras_opt.compression.search.recipe import CompressionRecipe
 from keras_opt.core.clocks import Stopwatch
 from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Stage
 from keras_opt.ensemble.copies import copy_of
-
-
-@dataclass(frozen=True)
-class CompressionRecipe:
-    """One way to a small file: a kind of export, and what is trained before.
-
-    Args:
-        quantize: The kind of `to_tflite`.
-        keep: Share of the channels that stay; those that go are made up for by distillation from the float model.
-        sparsity: Share of the weights that are set to zero.
-        aware: Whether quantization-aware training comes last.
-    """
-
-    quantize: str
-    keep: float = 1.0
-    sparsity: float = 0.0
-    aware: bool = False
-
-    @property
-    def name(self) -> str:
-        """The recipe in words."""
-        steps = [f"{100 * self.keep:g}% channels"] if self.keep < 1 else []
-        steps += [f"{100 * self.sparsity:g}% zeros"] if self.sparsity else []
-        steps += ["QAT"] if self.aware else []
-        return ", ".join([*steps, self.quantize])
-
-    @property
-    def file_name(self) -> str:
-        """The name of its file, without the suffix."""
-        steps = [f"channels_{100 * self.keep:g}"] if self.keep < 1 else []
-        steps += [f"zeros_{100 * self.sparsity:g}"] if self.sparsity else []
-        return "_".join([*steps, *(["qat"] if self.aware else []), self.quantize])
-
-    def epochs(self, epochs: int) -> int:
-        """All the epochs that it trains, where one fine-tuning has `epochs`."""
-        return epochs * (2 * (self.keep < 1) + (self.sparsity > 0) + self.aware)
-
-
-RECIPES = (
-    *(CompressionRecipe(kind) for kind in ("float32", "float16", "dynamic", "int8", "int4")),
-    CompressionRecipe("int8", aware=True),
-    *(CompressionRecipe("int8", sparsity=sparsity, aware=True) for sparsity in (0.5, 0.8)),
-    *(CompressionRecipe("int8", keep=keep, aware=True) for keep in (0.75, 0.5, 0.25)),
-)
 
 
 class OutOfTime(Exception):
@@ -98,6 +55,11 @@ class Training:
     max_seconds: float | None
     stage: Stage
 
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the budget is used up."""
+        return self.max_seconds is not None and self.clock.seconds > self.max_seconds
+
     def model(self, recipe: CompressionRecipe) -> tuple[keras.Model, keras.Model]:
         """The model of a recipe as a plain one, whose operations can be counted, and trained to the end for export.
 
@@ -106,11 +68,11 @@ class Training:
             ValueError: The recipe does not fit the model.
         """
         model = self.teacher
-        if recipe.keep < 1:
+        if recipe.cuts:
             model = prune_channels(model, recipe.keep)
             self._fit(model, recipe, "channels", 2 * self.epochs, self.learning_rate)
         if recipe.sparsity:
-            model = model if recipe.keep < 1 else copy_of(model, "compress")
+            model = model if recipe.cuts else copy_of(model, "compress")
             steps = len(self.data) * self.epochs
             schedule = PolynomialSparsity(0.0, recipe.sparsity, begin_step=0, end_step=max(1, 2 * steps // 3))
             prune = PruneLowMagnitude(schedule, every=max(1, steps // 30))
@@ -142,8 +104,7 @@ class _Watch(keras.callbacks.Callback):
         self._note = note
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        limit = self._training.max_seconds
-        if limit is not None and self._training.clock.seconds > limit:
+        if self._training.is_out_of_time:
             raise OutOfTime
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,0 +1,15 @@
+"""The `tf.distribute` strategy of the process, as `keras_opt.distribute.strategy` has made it."""
+
+from typing import Any
+
+_ours: list[Any] = []
+
+
+def set_ours(strategy: Any) -> None:
+    """Let `strategy` be the one of the process; `None` for none."""
+    _ours[:] = [] if strategy is None else [strategy]
+
+
+def is_ours(strategy: Any) -> bool:
+    """Whether `strategy` is the one of the process, under which what Keras does wrong is repaired."""
+    return any(strategy is one for one in _ours)

@@ -1,0 +1,106 @@
+"""What cannot train right over several replicas, refused in one line before the first step."""
+
+import keras
+import tensorflow as tf
+
+from keras_opt.core.errors import InputError
+from keras_opt.core.optimizers import inner, parts
+
+STRATEGIES = {
+    "parameter_server": "Keras 3 has no `fit` for it, and it fails at the first batch",
+    "central_storage": "Keras 3 reports wrong metrics under it",
+    "tpu": "keras_opt has never been run on one",
+}
+"""Strategies of TensorFlow that `strategy` does not make, and why."""
+
+_CLASSES = {
+    "parameter_server": tf.distribute.ParameterServerStrategy,
+    "central_storage": tf.distribute.experimental.CentralStorageStrategy,
+}
+_INSTEAD = 'Use keras_opt.distribute.strategy("auto").'
+
+
+def check_name(name: object) -> None:
+    """Raise if `name` is that of a strategy with which `fit` does not work."""
+    if isinstance(name, str) and name in STRATEGIES:
+        raise InputError(f"strategy: name={name!r} is not supported: {STRATEGIES[name]}. {_INSTEAD}")
+
+
+def check_keras_distribution() -> None:
+    """Raise if a `keras.distribution` is set."""
+    set_one = keras.distribution.distribution()
+    if set_one is not None:
+        raise InputError(
+            f"strategy: keras.distribution.{type(set_one).__name__} is set, which does nothing on the TensorFlow "
+            f"backend: all would train on one device. Call keras.distribution.set_distribution(None). {_INSTEAD}"
+        )
+
+
+def check_model(model: keras.Model) -> None:
+    """Raise if `model`, as it was made and compiled, would crash or train wrong under its strategy."""
+    strategy = model.distribute_strategy
+    for name, kind in _CLASSES.items():
+        if isinstance(strategy, kind):
+            raise InputError(f"strategy: model {model.name!r} is of a {name} strategy: {STRATEGIES[name]}. {_INSTEAD}")
+    check_keras_distribution()
+    if strategy.num_replicas_in_sync > 1:
+        _check_scope(model, strategy)
+        _check_compiled(model)
+
+
+def check_seeds(strategy: tf.distribute.Strategy) -> None:
+    """Raise unless all workers have one random seed; all of them must call it.
+
+    Each worker shuffles all of the data by itself and takes its share, which is of one order only if the seeds are one.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
+    seed = tf.function(lambda: tf.constant(0)).get_concrete_function().graph.seed  # the global one
+    seeds = strategy.gather(tf.constant([-1 if seed is None else seed], tf.int64), axis=0).numpy().tolist()
+    if -1 in seeds or len(set(seeds)) > 1:
+        raise InputError(
+            "strategy: the workers need one random seed, else each takes its share of another shuffle, some rows twice "
+            f"and some never. Received: {[None if each == -1 else each for each in seeds]}. Call "
+            "keras.utils.set_random_seed(1), the same in every worker, before `fit`."
+        )
+
+
+def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    """A variable from outside the scope has one copy: all replicas count it up, but workers do not sum theirs."""
+    optimizer = getattr(model, "optimizer", None)
+    made = [("optimizer", variable) for variable in optimizer.variables] if optimizer is not None else []
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        made += [("metrics", variable) for variable in model.metrics_variables]
+    for what, variable in made:
+        if not strategy.extended.variable_created_in_scope(variable.value):
+            raise InputError(
+                f"strategy: variable {variable.path!r} of the {what} of model {model.name!r} was made outside of the "
+                "strategy's scope, so replicas would not agree on it. Make model, optimizer and metrics, and call "
+                "`compile`, inside `with strategy.scope():`."
+            )
+
+
+def _check_compiled(model: keras.Model) -> None:
+    if model.jit_compile:
+        raise InputError(
+            f"strategy: model {model.name!r} was compiled with jit_compile=True, and XLA compiles no step in which "
+            'replicas communicate. Leave jit_compile at "auto".'
+        )
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return
+    for one in (inner(optimizer), *parts(inner(optimizer))):
+        if one.gradient_accumulation_steps:
+            _refuse(one, "gradient_accumulation_steps", "crashes in Keras", "GradientAccumulation")
+        if one.use_ema and one.ema_overwrite_frequency:
+            _refuse(one, "ema_overwrite_frequency", "crashes in Keras", "WeightAveraging")
+        for name in ("clipvalue", "clipnorm", "global_clipnorm"):
+            if getattr(one, name, None):
+                _refuse(one, name, "clips each replica's share of the gradient, not their sum", "GradientClipping")
+
+
+def _refuse(optimizer: keras.optimizers.Optimizer, name: str, fault: str, callback: str) -> None:
+    raise InputError(
+        f"strategy: {name}={getattr(optimizer, name)!r} of the optimizer {optimizer.name!r} {fault} where there are "
+        f"several replicas. Leave it out, and use the callback keras_opt.callbacks.{callback}."
+    )

@@ -1,0 +1,45 @@
+"""What several processes write, line by line, under their names."""
+
+import contextlib
+import os
+import threading
+from typing import IO, TextIO
+
+_COLOURS = (36, 33, 35, 32, 34, 31)  # of ANSI terminals: cyan, yellow, magenta, green, blue, red
+
+
+class LogLines:
+    """Copies the lines of pipes to streams of this process, each whole and with the name of its writer.
+
+    Where the stream is a terminal the names are coloured, unless the variable `NO_COLOR` is set.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def follow(self, number: int, name: str, pipe: IO[bytes], stream: TextIO) -> None:
+        """Copy `pipe` to `stream` until it ends; `number` chooses the colour."""
+        thread = threading.Thread(target=self._copy, args=(_prefix(number, name, stream), pipe, stream), daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def finish(self, seconds: float) -> None:
+        """Wait for what is still in the pipes, `seconds` for each at most: a process that got away may hold one."""
+        for thread in self._threads:
+            thread.join(seconds)
+
+    def _copy(self, prefix: str, pipe: IO[bytes], stream: TextIO) -> None:
+        with pipe, contextlib.suppress(BrokenPipeError):  # nobody reads on; a worker that writes more learns of it too
+            for line in pipe:
+                # A bar that draws itself anew in one line, with "\r", is cut to how it looked last.
+                text = line.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2]
+                with self._lock:
+                    stream.write(f"{prefix}{text}\n")
+                    stream.flush()
+
+
+def _prefix(number: int, name: str, stream: TextIO) -> str:
+    if stream.isatty() and not os.environ.get("NO_COLOR"):
+        return f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{name} |\x1b[0m "
+    return f"{name} | "

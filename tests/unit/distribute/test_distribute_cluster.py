@@ -1,0 +1,102 @@
+import json
+
+import pytest
+
+from keras_opt.core.errors import InputError
+from keras_opt.distribute.cluster import Cluster, expand_counts, expand_hosts, find_cluster
+
+
+def tf_config(cluster, kind="worker", index=0):
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+
+
+def slurm(**changes):
+    variables = {
+        "SLURM_STEP_NUM_TASKS": "3",
+        "SLURM_PROCID": "2",
+        "SLURM_STEP_NODELIST": "node[07-08]",
+        "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        "SLURM_JOB_ID": "40005",
+    }
+    return variables | changes
+
+
+@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": " "}, {"TF_CONFIG": "{}"}, {"SLURM_PROCID": "0"}])
+def test_no_variables_name_no_cluster(environment):
+    assert find_cluster(environment) is None
+
+
+def test_one_task_of_slurm_is_no_cluster():
+    assert find_cluster(slurm(SLURM_STEP_NUM_TASKS="1")) is None
+
+
+def test_a_batch_script_outside_of_srun_is_no_cluster():
+    assert find_cluster({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}) is None
+
+
+def test_tf_config_names_the_workers():
+    found = find_cluster(tf_config({"worker": ["a:1", "b:2"]}, index=1))
+    assert found == Cluster(("a:1", "b:2"), 1, "TF_CONFIG")
+    assert not found.is_chief
+
+
+@pytest.mark.parametrize(("kind", "index", "expected"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
+def test_the_chief_comes_first(kind, index, expected):
+    found = find_cluster(tf_config({"worker": ["a:1", "b:2"], "chief": ["c:3"]}, kind, index))
+    assert found.workers == ("c:3", "a:1", "b:2")
+    assert (found.index, found.is_chief) == (expected, expected == 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "fault"),
+    [
+        ({"TF_CONFIG": "{worker}"}, "it is no JSON"),
+        ({"TF_CONFIG": "[1]"}, "no JSON object"),
+        ({"TF_CONFIG": '{"cluster": ["a:1"]}'}, "must be JSON objects"),
+        (tf_config({"worker": ["a:1"], "ps": ["b:1"]}), "jobs of type 'ps'"),
+        (tf_config({"worker": ["a:1"], "chief": ["b:1", "c:1"]}), "more than one chief"),
+        (tf_config({"worker": ["a:1", "a:1"]}), "stands twice"),
+        (tf_config({"worker": "a:1"}), "no list of addresses"),
+        (tf_config({"worker": ["a"]}), "'a' is no address"),
+        (tf_config({"worker": ["a:1"]}, index=1), "none of its cluster"),
+        (tf_config({"worker": ["a:1"]}, index=True), "none of its cluster"),
+        (tf_config({"worker": ["a:1"]}, kind="chief"), "none of its cluster"),
+        (slurm(SLURM_STEP_TASKS_PER_NODE="2"), "do not agree"),
+        (slurm(SLURM_STEP_TASKS_PER_NODE="2(x2)"), "do not agree"),
+        (slurm(SLURM_PROCID="3"), "do not agree"),
+        (slurm(SLURM_PROCID="two"), "are no numbers"),
+        (slurm(SLURMD_NODENAME="node07"), "task 2 runs on node07, where tasks in blocks would put node08"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(environment, fault):
+    with pytest.raises(InputError, match=fault):
+        find_cluster(environment)
+
+
+def test_slurms_variables_name_the_workers():
+    found = find_cluster(slurm(SLURMD_NODENAME="node08"))
+    assert found == Cluster(("node07:12005", "node07:12006", "node08:12005"), 2, "SLURM")
+
+
+def test_tf_config_goes_before_slurm():
+    assert find_cluster(slurm() | tf_config({"worker": ["a:1"]})).source == "TF_CONFIG"
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("a", ["a"]),
+        ("a1,b-2", ["a1", "b-2"]),
+        ("a[1-3]", ["a1", "a2", "a3"]),
+        ("a[08-10,12],b", ["a08", "a09", "a10", "a12", "b"]),
+        ("r[1-2]n[1-2].x", ["r1n1.x", "r1n2.x", "r2n1.x", "r2n2.x"]),
+        ("", []),
+    ],
+)
+def test_lists_of_hosts_are_expanded(text, hosts):
+    assert expand_hosts(text) == hosts
+
+
+@pytest.mark.parametrize(("text", "counts"), [("4", [4]), ("2(x3),1", [2, 2, 2, 1]), ("", [])])
+def test_lists_of_counts_are_expanded(text, counts):
+    assert expand_counts(text) == counts

@@ -1,0 +1,199 @@
+"""Every refusal stands beside the crash, or the wrong weights, that it keeps from the user."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from workers import wait, workers
+
+from keras_opt.core.errors import InputError
+from keras_opt.distribute import keras_repairs, refusals
+from keras_opt.distribute import strategy as make_strategy
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(16, 4)).astype("float32"), RNG.normal(size=(16, 3)).astype("float32")
+
+
+def fitted(strategy=None, optimizer=lambda: keras.optimizers.SGD(0.1), **settings):
+    keras.utils.set_random_seed(0)
+    with contextlib.nullcontext() if strategy is None else strategy.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        model.compile(optimizer(), "mse", **settings)
+    model.fit(X, Y, batch_size=4, shuffle=False, verbose=0)
+    return model
+
+
+def refused(match, strategy, *arguments, **settings):
+    with pytest.raises(InputError, match=match) as caught:
+        fitted(strategy, *arguments, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "callback"),
+    [
+        ({"clipvalue": 0.05}, "GradientClipping"),
+        ({"clipnorm": 0.1}, "GradientClipping"),
+        ({"global_clipnorm": 0.1}, "GradientClipping"),
+    ],
+    ids=["clipvalue", "clipnorm", "global_clipnorm"],
+)
+def test_clipping_in_compile_gives_other_weights_and_is_refused(setting, callback, our_replicas):
+    def optimizer():
+        return keras.optimizers.SGD(0.1, **setting)
+
+    refused(f"{next(iter(setting))}=.* clips each replica's share .*{callback}", our_replicas, optimizer)
+    keras_repairs.undo()
+    one, two = (fitted(strategy, optimizer).get_weights()[0] for strategy in (None, our_replicas))
+    assert np.linalg.norm(two - one) > 1e-2 * np.linalg.norm(one)
+
+
+@pytest.mark.parametrize(
+    ("setting", "callback"),
+    [
+        ({"gradient_accumulation_steps": 2}, "GradientAccumulation"),
+        ({"use_ema": True, "ema_overwrite_frequency": 2}, "WeightAveraging"),
+    ],
+    ids=["accumulation", "averaging"],
+)
+def test_what_crashes_in_the_optimizer_is_refused(setting, callback, our_replicas):
+    def optimizer():
+        return keras.optimizers.SGD(0.1, **setting)
+
+    refused(f"{list(setting)[-1]}=2 .* crashes in Keras .*{callback}", our_replicas, optimizer)
+    keras_repairs.undo()
+    with pytest.raises(RuntimeError, match="merge_call"):
+        fitted(our_replicas, optimizer)
+
+
+def test_a_clipping_optimizer_within_a_loss_scale_optimizer_is_refused(our_replicas):
+    def optimizer():
+        return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, clipnorm=1.0))
+
+    refused("clipnorm=1.0", our_replicas, optimizer)
+
+
+def test_jit_compile_crashes_and_is_refused(our_replicas):
+    refused("jit_compile=True", our_replicas, jit_compile=True)
+    keras_repairs.undo()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        fitted(our_replicas, jit_compile=True)
+
+
+def test_an_optimizer_from_outside_of_the_scope_counts_every_replica_and_is_refused(our_replicas):
+    optimizer = keras.optimizers.SGD(0.1)
+    refused("of the optimizer of model .* was made outside", our_replicas, lambda: optimizer)
+    keras_repairs.undo()
+    fitted(our_replicas, lambda: optimizer)
+    assert int(optimizer.iterations) == 8  # in four steps
+
+
+def test_a_keras_distribution_does_nothing_and_is_refused():
+    try:
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]))
+        model = fitted()
+        assert model.distribute_strategy.num_replicas_in_sync == 1
+        assert len({weight.value.device for weight in model.weights}) == 1
+        for check in (lambda: refusals.check_model(model), make_strategy):
+            with pytest.raises(InputError, match="DataParallel is set, which does nothing"):
+                check()
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+@pytest.mark.parametrize("name", ["central_storage", "parameter_server", "tpu"])
+def test_other_strategies_are_refused_by_name(name):
+    with pytest.raises(InputError, match=f"name='{name}' is not supported: .*Use keras_opt.distribute.strategy"):
+        make_strategy(name)
+
+
+OTHERS = """
+import sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import keras, numpy as np
+from keras_opt.distribute.refusals import check_model
+
+def fit(strategy):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        model.compile("sgd", "mse")
+    model.distribute_strategy is strategy and say(model)
+    return model.fit(np.ones((8, 4)), np.arange(24.0).reshape(8, 3), batch_size=4, shuffle=False, verbose=0).history
+
+def say(model):
+    try:
+        check_model(model)
+    except ValueError as error:
+        print("REFUSED", error)
+
+if sys.argv[1] == "central_storage":
+    one = fit(tf.distribute.get_strategy())["loss"][0]
+    central = fit(tf.distribute.experimental.CentralStorageStrategy(["CPU:0", "CPU:1"]))["loss"][0]
+    print("WRONG", abs(central - one) > 0.01 * one)
+else:
+    from workers import free_ports
+    ports = free_ports(2)
+    cluster = tf.train.ClusterSpec({kind: [f"localhost:{port}"] for kind, port in zip(("worker", "ps"), ports)})
+    servers = [tf.distribute.Server(cluster, job_name=kind, protocol="grpc") for kind in ("worker", "ps")]
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, rpc_layer="grpc")
+    try:
+        fit(tf.distribute.ParameterServerStrategy(resolver))
+    except Exception as error:
+        print("WRONG", True, type(error).__name__, str(error)[:200])
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["central_storage", "parameter_server"])
+def test_other_strategies_train_wrong_or_not_at_all_and_are_refused(name, tmp_path):
+    script = tmp_path / "others.py"
+    script.write_text(OTHERS)
+    with workers(script, name, count=0, folder=tmp_path) as started:
+        wait(started, 100)
+        lines = started[0].output.splitlines()
+    assert any(line.startswith("WRONG True") for line in lines), started[0].output
+    assert any(line.startswith("REFUSED strategy: model") and name in line for line in lines), started[0].output
+
+
+SEEDS = """
+import keras, numpy as np
+from keras_opt.distribute import keras_repairs, strategy
+from keras_opt.distribute.cluster import find_cluster
+
+made = strategy()
+with made.scope():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+x = np.arange(16.0).reshape(16, 1)
+
+def loss(seed):
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    return model.fit(x, 0 * x, batch_size=4, verbose=0).history["loss"][0]
+
+for seed in (None, find_cluster().index):
+    try:
+        loss(seed)
+    except ValueError as error:
+        print("REFUSED", error)
+print("SAME", abs(loss(1) - np.mean(x**2)) < 1e-3)
+keras_repairs.apply(made, lambda beginning: beginning.dataset)
+print("WRONG", abs(loss(find_cluster().index) - np.mean(x**2)) > 1)
+"""
+
+
+@pytest.mark.full
+def test_workers_of_different_seeds_train_on_some_rows_twice_and_are_refused(tmp_path):
+    script = tmp_path / "seeds.py"
+    script.write_text(SEEDS)
+    with workers(script, count=2, folder=tmp_path) as started:
+        wait(started, 150)
+        for worker in started:
+            for line in ("[None, None]. Call", "[0, 1]. Call", "SAME True", "WRONG True"):
+                assert line in worker.output, worker.output[-2000:]

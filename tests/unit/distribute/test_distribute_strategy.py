@@ -1,0 +1,91 @@
+import sys
+
+import keras
+import pytest
+import tensorflow as tf
+from workers import wait, workers
+
+from keras_opt.core.errors import InputError
+from keras_opt.distribute import keras_repairs
+from keras_opt.distribute import strategy as make_strategy
+from keras_opt.distribute.choice import Choice, choose
+from keras_opt.distribute.cluster import Cluster
+
+CLUSTER = Cluster(("a:1", "b:1"), 0, "TF_CONFIG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "choice"),
+    [
+        (("auto", None, 0, None), Choice("one", ("CPU:0",))),
+        (("auto", None, 1, None), Choice("one", ("GPU:0",))),
+        (("auto", None, 2, None), Choice("mirrored", ("GPU:0", "GPU:1"))),
+        (("auto", 3, 2, None), Choice("mirrored", ("CPU:0", "CPU:1", "CPU:2"))),
+        (("auto", None, 2, CLUSTER), Choice("multiworker", cluster=CLUSTER)),
+        (("one", None, 2, CLUSTER), Choice("one", ("GPU:0",))),
+        (("mirrored", None, 2, CLUSTER), Choice("mirrored", ("GPU:0", "GPU:1"))),
+        (("mirrored", 2, 0, None), Choice("mirrored", ("CPU:0", "CPU:1"))),
+        (("multiworker", None, 0, CLUSTER), Choice("multiworker", cluster=CLUSTER)),
+    ],
+)
+def test_the_choice(arguments, choice):
+    assert choose(*arguments) == choice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("multiworker", None, 4, None), "neither TF_CONFIG nor SLURM"),
+        (("mirrored", None, 1, None), "there are 1 GPUs"),
+        (("one", 2, 0, None), "None with name='one'"),
+        (("multiworker", 2, 0, CLUSTER), "None with name='multiworker'"),
+    ],
+)
+def test_what_there_is_nothing_for_is_refused(arguments, match):
+    with pytest.raises(InputError, match=match):
+        choose(*arguments)
+
+
+def test_the_process_has_one_strategy(monkeypatch):
+    monkeypatch.setattr(sys.modules["keras_opt.distribute.strategy"], "_made", None)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    try:
+        made = make_strategy("one")
+        assert isinstance(made, tf.distribute.OneDeviceStrategy)
+        assert make_strategy("one") is made
+        assert make_strategy() is made  # on a machine without GPUs it means the same
+        with pytest.raises(RuntimeError, match=r"already \(one on CPU:0\), .* \(mirrored on CPU:0, CPU:1\)"):
+            make_strategy("mirrored", logical_cpus=2)
+        with made.scope():
+            model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+            model.compile("sgd", "mse", steps_per_execution=2)
+        model.fit(tf.ones((5, 2)), tf.ones((5, 1)), batch_size=2, verbose=0)
+    finally:
+        keras_repairs.undo()
+
+
+def test_a_cpu_cannot_be_split_once_tensorflow_has_started(monkeypatch):
+    monkeypatch.setattr(sys.modules["keras_opt.distribute.strategy"], "_made", None)
+    tf.ones(()).numpy()
+    with pytest.raises(RuntimeError, match=r"TensorFlow has started already.*Call strategy\(logical_cpus=3\) before"):
+        make_strategy(logical_cpus=3)
+
+
+LATE = """
+import tensorflow as tf
+tf.ones(())
+from keras_opt.distribute import strategy
+try:
+    strategy()
+except RuntimeError as error:
+    print("LATE", error)
+"""
+
+
+@pytest.mark.full
+def test_workers_cannot_meet_once_tensorflow_has_started(tmp_path):
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    with workers(script, count=2, folder=tmp_path) as started:
+        wait(started, 60)
+        assert all("LATE strategy: TensorFlow has started already" in worker.output for worker in started)
