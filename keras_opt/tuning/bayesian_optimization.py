@@ -5,7 +5,6 @@ import warnings
 from typing import Any
 
 from keras_opt.core.errors import NoEffectWarning, check_at_least, check_choice, check_positive
-from keras_opt.core.progress import Progress
 from keras_opt.tuning.gaussian_process_point import gaussian_process_point
 from keras_opt.tuning.keras_tuner_point import keras_tuner_point
 from keras_opt.tuning.search_arguments import check_search_arguments
@@ -57,7 +56,6 @@ class BayesianOptimization(SearchTuner):
         sampler: `"gp"`, `"tpe"` or `"keras_tuner"`, see above. Default `"gp"`.
         max_seconds: Float above 0, in seconds: no trial begins later than that in `search`; `None`, the default, for no
             limit.
-        progress: Shows the trials done and the time left; default a bar or lines on standard error.
         **kwargs: Those of keras-tuner's Tuner: `directory`, `project_name`, `overwrite`, `executions_per_trial`,
             `max_model_size`, `optimizer`, `loss`, `metrics`, `distribution_strategy`, `tuner_id`.
 
@@ -103,7 +101,6 @@ class BayesianOptimization(SearchTuner):
         max_consecutive_failed_trials: int | None = None,
         sampler: str = "gp",
         max_seconds: float | None = None,
-        progress: Progress | None = None,
         **kwargs: Any,
     ):
         owner = type(self).__name__
@@ -125,7 +122,7 @@ class BayesianOptimization(SearchTuner):
         for name, value in theirs.items():
             check_positive(owner, name, value)
         proposer = _proposer(owner, sampler, num_initial_points or _initial_points(sampler, max_trials), theirs)
-        super().__init__(SearchOracle(proposer, **book), hypermodel, max_seconds, progress, **kwargs)
+        super().__init__(SearchOracle(proposer, **book), hypermodel, max_seconds, **kwargs)
 
 
 def _initial_points(sampler, max_trials):

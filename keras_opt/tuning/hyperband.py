@@ -6,7 +6,6 @@ from typing import Any
 import keras
 
 from keras_opt.core.errors import check_at_least
-from keras_opt.core.progress import Progress
 from keras_opt.tuning.hyperband_oracle import HyperbandOracle
 from keras_opt.tuning.search_arguments import check_search_arguments
 from keras_opt.tuning.search_tuner import SearchTuner
@@ -46,7 +45,6 @@ class Hyperband(SearchTuner):
             the default, for no limit.
         max_seconds: Float above 0, in seconds: no trial begins later than that in `search`; `None`, the default, for no
             limit.
-        progress: Shows the trials done and the time left; default a bar or lines on standard error.
         **kwargs: Those of keras-tuner's Tuner: `directory`, `project_name`, `overwrite`, `executions_per_trial`,
             `max_model_size`, `optimizer`, `loss`, `metrics`, `distribution_strategy`, `tuner_id`.
 
@@ -86,7 +84,6 @@ class Hyperband(SearchTuner):
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int | None = None,
         max_seconds: float | None = None,
-        progress: Progress | None = None,
         **kwargs: Any,
     ):
         owner = type(self).__name__
@@ -104,7 +101,7 @@ class Hyperband(SearchTuner):
         check_at_least(owner, "factor", factor, 2)
         check_at_least(owner, "hyperband_iterations", hyperband_iterations, 1)
         oracle = HyperbandOracle(max_epochs, factor, hyperband_iterations, **book)
-        super().__init__(oracle, hypermodel, max_seconds, progress, **kwargs)
+        super().__init__(oracle, hypermodel, max_seconds, **kwargs)
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Fits the model of a trial from the epoch where its parent ended to that of its round."""

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from keras_opt.core.progress import Progress
 from keras_opt.tuning.evidence import random_point
 from keras_opt.tuning.search_arguments import check_search_arguments
 from keras_opt.tuning.search_oracle import SearchOracle
@@ -35,7 +34,6 @@ class RandomSearch(SearchTuner):
             the default, for no limit.
         max_seconds: Float above 0, in seconds: no trial begins later than that in `search`; `None`, the default, for no
             limit.
-        progress: Shows the trials done and the time left; default a bar or lines on standard error.
         **kwargs: Those of keras-tuner's Tuner: `directory`, `project_name`, `overwrite`, `executions_per_trial`,
             `max_model_size`, `optimizer`, `loss`, `metrics`, `distribution_strategy`, `tuner_id`.
 
@@ -72,7 +70,6 @@ class RandomSearch(SearchTuner):
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int | None = None,
         max_seconds: float | None = None,
-        progress: Progress | None = None,
         **kwargs: Any,
     ):
         book = {
@@ -86,4 +83,4 @@ class RandomSearch(SearchTuner):
             "max_consecutive_failed_trials": max_consecutive_failed_trials,
         }
         check_search_arguments(type(self).__name__, book, kwargs)
-        super().__init__(SearchOracle(random_point, **book), hypermodel, max_seconds, progress, **kwargs)
+        super().__init__(SearchOracle(random_point, **book), hypermodel, max_seconds, **kwargs)

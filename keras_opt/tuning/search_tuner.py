@@ -12,7 +12,7 @@ import keras
 
 from keras_opt.core.errors import InputError, NoEffectWarning, check_positive
 from keras_opt.core.optional import require
-from keras_opt.core.progress import Progress, check_progress
+from keras_opt.core.progress import Progress
 from keras_opt.tuning.search_arguments import check_hypermodel
 from keras_opt.tuning.search_files import write_json
 from keras_opt.tuning.space import is_free
@@ -33,7 +33,6 @@ class SearchTuner(keras_tuner.Tuner):
         oracle: Gives the trials.
         hypermodel: As keras-tuner's: a function of HyperParameters that gives a compiled model, or a HyperModel.
         max_seconds: No trial begins after so many seconds of `search`; `None` for no limit.
-        progress: Shows the trials done and the time left.
         **kwargs: Those of keras-tuner's Tuner: `directory`, `project_name`, `overwrite`, `executions_per_trial`, ...
     """
 
@@ -42,13 +41,11 @@ class SearchTuner(keras_tuner.Tuner):
         oracle: Any,
         hypermodel: Any = None,
         max_seconds: float | None = None,
-        progress: Progress | None = None,
         **kwargs: Any,
     ):
         owner = type(self).__name__
         if max_seconds is not None:
             check_positive(owner, "max_seconds", max_seconds)
-        check_progress(owner, progress)
         check_hypermodel(owner, hypermodel, is_needed=_runs_models(type(self)))
         if "KERASTUNER_ORACLE_IP" in os.environ:
             raise RuntimeError(
@@ -57,7 +54,6 @@ class SearchTuner(keras_tuner.Tuner):
                 "one storage."
             )
         self.max_seconds = max_seconds
-        self.progress = progress
         super().__init__(oracle, hypermodel, **kwargs)
         if self._is_stock():
             self._check_space(owner)
@@ -82,7 +78,8 @@ class SearchTuner(keras_tuner.Tuner):
 
         Args:
             *fit_args: Go to `run_trial`, which gives them to `fit`.
-            **fit_kwargs: As `fit_args`. With `verbose=0` nothing is shown.
+            **fit_kwargs: As `fit_args`. `verbose`, in Keras's values, is also that of the search, which shows the
+                trials done and the time left on standard error.
 
         Raises:
             RuntimeError: Every trial failed, or too many in a row.
@@ -91,7 +88,7 @@ class SearchTuner(keras_tuner.Tuner):
             UserWarning: Some trials failed, or the objective is measured on training data.
             NoEffectWarning: No trial asked for a parameter with more than one value.
         """
-        progress = Progress(quiet=True) if fit_kwargs.get("verbose") == 0 else self.progress or Progress()
+        progress = Progress.of(f"{type(self).__name__}.search", fit_kwargs.get("verbose", "auto"))
         left = max(0, self.oracle.expected_trials - len(self.oracle.end_order))
         begin = time.monotonic()
         self.on_search_begin()

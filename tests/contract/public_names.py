@@ -899,8 +899,8 @@ def searched(kind: str, folder: Path, **settings: Any) -> list[dict[str, Any]]:
         def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> float:
             return trial.hyperparameters.Int("x", 1, 4) + float(trial.hyperparameters.Boolean("y"))
 
-    search = Search(directory=folder, seed=1, progress=Progress(quiet=True), **settings)
-    search.search()
+    search = Search(directory=folder, seed=1, **settings)
+    search.search(verbose=0)
     assert search.oracle.get_best_trials(1)[0].score == min(each.score for each in search.oracle.trials.values())
     return [each.hyperparameters.values for each in search.oracle.trials.values()]
 

@@ -13,7 +13,6 @@ from sklearn import gaussian_process
 from sklearn.gaussian_process import kernels
 
 from keras_opt import tuning
-from keras_opt.core.progress import Progress
 from keras_opt.tuning.encoding import Encoding
 from keras_opt.tuning.evidence import Evidence
 from keras_opt.tuning.gaussian_process import GaussianProcess
@@ -29,11 +28,10 @@ def search(tuner_class, folder, trial, name="search", **settings):
         def run_trial(self, each, *args, **kwargs):
             return trial(each.hyperparameters)
 
-    quiet = {"progress": Progress(quiet=True)} if tuner_class.__module__.startswith("keras_opt") else {}
-    tuner = Tuner(directory=folder, project_name=name, **quiet, **settings)
+    tuner = Tuner(directory=folder, project_name=name, **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tuner.search()
+        tuner.search(verbose=0)
     return tuner
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from keras_opt import tuning
 from keras_opt.core.errors import NoEffectWarning
-from keras_opt.core.progress import Progress
 from keras_opt.tuning.trial_metrics import trial_metrics
 
 X = np.linspace(-1.0, 1.0, 16, dtype="float32")[:, None]
@@ -26,7 +25,7 @@ def a_search(trial, folder, kind=tuning.RandomSearch, **settings):
         def run_trial(self, each, *args, **kwargs):
             return trial(each.hyperparameters)
 
-    return Search(directory=folder, project_name="search", progress=Progress(quiet=True), **settings)
+    return Search(directory=folder, project_name="search", **settings)
 
 
 def square(hp):
@@ -57,7 +56,7 @@ def test_a_crash_is_kept_with_its_error_and_the_search_goes_on(tmp_path, capsys)
 
     search = a_search(trial, tmp_path, max_trials=3)
     with pytest.warns(UserWarning, match=r"1 of 3 trials failed: ArithmeticError: no such layer \(1 times\)"):
-        search.search()
+        search.search(verbose=0)
     assert statuses(search) == ["COMPLETED", "FAILED", "COMPLETED"]
     assert "in trial" in search.oracle.trials["0001"].message
     search.results_summary()
@@ -72,7 +71,7 @@ def test_a_failed_trial_is_retried_as_often_as_is_said(tmp_path):
         return square(hp) if next(count) % 2 else float("nan")
 
     search = a_search(trial, tmp_path, max_trials=2, max_retries_per_trial=1)
-    search.search()
+    search.search(verbose=0)
     assert statuses(search) == ["COMPLETED", "COMPLETED"]
     assert next(count) == 4
 
@@ -84,14 +83,14 @@ def test_failures_in_a_row_end_the_search_where_a_limit_is_given(tmp_path):
 
     search = a_search(trial, tmp_path, max_trials=9, max_consecutive_failed_trials=2)
     with pytest.raises(RuntimeError, match=r"2 trials in a row failed.*(?s:.*)ArithmeticError: never"):
-        search.search()
+        search.search(verbose=0)
     assert statuses(search) == ["FAILED"] * 2
 
 
 def test_a_search_whose_every_trial_failed_says_so(tmp_path):
     search = a_search(lambda hp: square(hp) * float("inf"), tmp_path, max_trials=3)
     with pytest.raises(RuntimeError, match=r"every trial failed .3 of 3.: default_objective is inf"):
-        search.search()
+        search.search(verbose=0)
 
 
 def test_a_failed_trial_error_and_a_fatal_one_are_keras_tuners(tmp_path):
@@ -101,14 +100,14 @@ def test_a_failed_trial_error_and_a_fatal_one_are_keras_tuners(tmp_path):
 
     search = a_search(trial, tmp_path, max_trials=1, max_retries_per_trial=5)
     with pytest.raises(RuntimeError, match="too large"):
-        search.search()
+        search.search(verbose=0)
     assert statuses(search) == ["FAILED"]
 
     def fatal(hp):
         raise keras_tuner.errors.FatalError("stop")
 
     with pytest.raises(keras_tuner.errors.FatalError):
-        a_search(fatal, tmp_path / "fatal", max_trials=3).search()
+        a_search(fatal, tmp_path / "fatal", max_trials=3).search(verbose=0)
 
 
 # --- what a trial returns
@@ -142,7 +141,7 @@ BOTH = keras_tuner.engine.oracle.Oracle([LOSS, keras_tuner.Objective("val_auc", 
         ),
         ({"val_loss": 2.0, "val_auc": 0.5}, BOTH, ({"val_loss": 2.0, "val_auc": 0.5, "multi_objective": 1.5}, 0)),
     ],
-    ids=str,
+    ids=["int", "float32", "dict", "list", "history", "history_of_nan", "two_histories", "two_objectives"],
 )
 def test_what_a_trial_measured(results, objective, expected):
     assert trial_metrics(results, objective, "trial") == expected
@@ -158,7 +157,7 @@ def test_what_a_trial_measured(results, objective, expected):
         ({"loss": 1.0}, "'val_loss' was not reported by trial, which gave: loss. Give `search` a `validation_data`"),
         ({"val_los": 1.0}, "gave: val_los. Did you mean 'val_los'"),
     ],
-    ids=str,
+    ids=["none", "bool", "empty", "history", "other_metric", "misspelt"],
 )
 def test_an_objective_that_no_trial_reports_names_what_was_seen(results, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
@@ -223,12 +222,12 @@ def test_a_space_without_a_free_parameter_is_an_error_or_a_warning(tmp_path):
         tuning.GridSearch(plain, "val_loss", directory=tmp_path)
     search = a_search(lambda hp: 1.0, tmp_path, max_trials=5)
     with pytest.warns(NoEffectWarning, match=r"nothing to search: .*Parameters that were seen: none"):
-        search.search()
+        search.search(verbose=0)
     assert len(search.oracle.trials) == 1
 
 
 def test_another_objective_than_that_of_the_folder_is_an_error(tmp_path):
-    a_search(square, tmp_path, max_trials=2).search()
+    a_search(square, tmp_path, max_trials=2).search(verbose=0)
     with pytest.raises(ValueError, match=r"was for Objective.*default_objective.*overwrite=True"):
         a_search(square, tmp_path, max_trials=2, objective="val_loss")
 
@@ -253,7 +252,7 @@ def test_the_users_space_is_not_changed(tmp_path):
     space = keras_tuner.HyperParameters()
     space.Float("x", 0.0, 1.0)
     before = space.get_config()
-    a_search(lambda hp: square(hp) + hp.Int("n", 0, 3), tmp_path, max_trials=2, hyperparameters=space).search()
+    a_search(lambda hp: square(hp) + hp.Int("n", 0, 3), tmp_path, max_trials=2, hyperparameters=space).search(verbose=0)
     assert space.get_config() == before
 
 
@@ -266,13 +265,12 @@ def test_no_trial_begins_after_max_seconds(tmp_path):
         return square(hp)
 
     search = a_search(trial, tmp_path, max_trials=None, max_seconds=0.3)
-    search.search()
+    search.search(verbose=0)
     assert 1 <= len(search.oracle.trials) <= 2
 
 
 def test_progress_shows_the_best_trial_and_the_time(tmp_path, capsys):
     search = a_search(square, tmp_path, max_trials=2, seed=1)
-    search.progress = Progress()
     search.search()
     assert re.search(
         r"search: 2/2 in [\d.]+ s \(best default_objective [\de.-]+ in trial 000\d\)", capsys.readouterr().err
@@ -290,32 +288,32 @@ def test_an_interrupt_costs_the_trial_in_hand_alone(tmp_path):
 
     search = a_search(trial, tmp_path, max_trials=4, seed=1)
     with pytest.raises(KeyboardInterrupt):
-        search.search()
+        search.search(verbose=0)
     assert statuses(search) == ["COMPLETED", "COMPLETED", "RUNNING"]
     cut_off = search.oracle.trials["0002"].hyperparameters.values["x"]
     for goes_on in (a_search(square, tmp_path, max_trials=4, seed=1), search):
-        goes_on.search()
+        goes_on.search(verbose=0)
         assert statuses(goes_on) == ["COMPLETED"] * 4
         assert goes_on.oracle.trials["0002"].hyperparameters.values["x"] == cut_off
 
 
 def test_a_search_can_be_made_longer(tmp_path):
-    a_search(square, tmp_path, max_trials=2, seed=1).search()
+    a_search(square, tmp_path, max_trials=2, seed=1).search(verbose=0)
     longer = a_search(square, tmp_path, max_trials=5, seed=1)
     assert longer.remaining_trials == 3
-    longer.search()
+    longer.search(verbose=0)
     assert len(longer.oracle.trials) == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff\xfe", b'{"trial_id": "0001"}'], ids=repr)
 def test_a_damaged_trial_costs_that_trial_and_is_named(damage, tmp_path):
-    a_search(square, tmp_path, max_trials=4, seed=1).search()
+    a_search(square, tmp_path, max_trials=4, seed=1).search(verbose=0)
     path = tmp_path / "search" / "trial_0001" / "trial.json"
     path.write_bytes(damage)
     with pytest.warns(UserWarning, match=r"trial_0001.trial.json' cannot be read .*: the search goes on"):
         search = a_search(square, tmp_path, max_trials=4, seed=1)
     assert sorted(search.oracle.trials) == ["0000", "0002", "0003"]
-    search.search()
+    search.search(verbose=0)
     assert sorted(search.oracle.trials) == ["0000", "0002", "0003", "0004"]
     assert len(search.oracle.get_best_trials(9)) == 4
 
@@ -323,18 +321,18 @@ def test_a_damaged_trial_costs_that_trial_and_is_named(damage, tmp_path):
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"hyperparameters"'], ids=repr)
 def test_a_damaged_file_of_the_search_leaves_its_trials(damage, tmp_path):
     whole = a_search(square, tmp_path, max_trials=4, seed=1)
-    whole.search()
+    whole.search(verbose=0)
     (tmp_path / "search" / "oracle.json").write_bytes(damage)
     with pytest.warns(UserWarning, match="oracle.json' cannot be read"):
         search = a_search(square, tmp_path, max_trials=6, seed=1)
     assert list(search.oracle.trials) == list(whole.oracle.trials)
     assert search.get_best_hyperparameters()[0].values == whole.get_best_hyperparameters()[0].values
-    search.search()
+    search.search(verbose=0)
     assert len(search.oracle.trials) == 6
 
 
 def test_the_files_are_keras_tuners(tmp_path):
-    a_search(square, tmp_path, max_trials=2, seed=1).search()
+    a_search(square, tmp_path, max_trials=2, seed=1).search(verbose=0)
     state = json.loads((tmp_path / "search" / "trial_0001" / "trial.json").read_text())
     trial = keras_tuner.engine.trial.Trial.from_state(state)
     assert trial.status == "COMPLETED"
