@@ -72,6 +72,14 @@ def test_the_lines_on_augmentation_and_builders_run(capsys):
     assert "Slowest: " in capsys.readouterr().out
 
 
+def test_the_lines_on_several_devices_run(tmp_path):
+    """In a process of their own: a process has one strategy."""
+    code = code_blocks()[4]
+    assert "fit(x[..., None], y, batch_size=128, epochs=2)" in code
+    code = code.replace("fit(x[..., None], y,", "fit(x[:500, ..., None], y[:500],")
+    subprocess.run([sys.executable, "-c", f"{code}\nassert history.history['loss'][-1] < 3"], cwd=tmp_path, check=True)
+
+
 def test_what_the_readme_points_at_is_there():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert links
