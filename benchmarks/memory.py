@@ -86,7 +86,8 @@ def train(way: str, side: int, width: int, blocks: int, batch: int, updates: int
     parts = MICRO_BATCHES if way == "accumulation" else 1
     memory = {}
     if way == "place":
-        held = place(model, {"encoder": "CPU:0", "decoder": "CPU:1"}).memory(batch)
+        placement = place({"encoder": "CPU:0", "decoder": "CPU:1"})
+        held = placement.memory(placement(model), batch)
         on = [
             sum(kind.get(device, 0) for kind in (held.weights, held.slots, held.activations)) for device in held.weights
         ]

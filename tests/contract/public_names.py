@@ -534,8 +534,11 @@ def sets_a_rate(folder: Path) -> bool:
 
 def lies_where_it_was_put(folder: Path) -> bool:
     model = models.mlp([4], (5,), 2)
-    placement = distribute.place(model, {"dense1": "CPU:1"})
-    return placement.memory().weights["CPU:1"] == 4 * 5 * 4 and "CPU:1" in model.get_layer("dense1").kernel.value.device
+    placement = distribute.place({"dense1": "CPU:1"})
+    return (
+        placement.memory(placement(model)).weights["CPU:1"] == 4 * 5 * 4
+        and "CPU:1" in model.get_layer("dense1").kernel.value.device
+    )
 
 
 def takes_the_statistics_of_its_data(folder: Path) -> bool:
@@ -704,6 +707,7 @@ DISTRIBUTE = {
         lambda folder: str(distribute.WorkerFailure(1, 137, 2.0)).startswith("worker 1 was ended by")
     ),
     "place": Call(lies_where_it_was_put),
+    "Placement": Call(lambda folder: distribute.Placement({"*": "CPU:0"}).layers(dense_model())["head"] == "CPU:0"),
     "preflight": Call(finds_what_does_nothing),
     "Finding": Call(
         lambda folder: str(distribute.Finding("mask", "warning", "It is.", "")) == "warning (mask): It is."

@@ -180,8 +180,7 @@ BAD = {
         "max_restarts": COUNTS,
     },
     distribute.place: {
-        "model": [3, None, "a.keras", keras.Sequential()],
-        "devices": [3, None, [], {}, "CPU:1", {3: "CPU:1"}, {"*": 3}, {"*": None}, {"*": "TPU:7"}, {"abc": "CPU:0"}],
+        "devices": [3, None, [], {}, "CPU:1", {3: "CPU:1"}, {"*": 3}, {"*": None}, {"*": "TPU:7"}],
     },
     distribute.strategy: {
         "name": [3, None, "two", ["auto"], "multi_worker"],
@@ -329,7 +328,6 @@ BESIDE = {
     compression.tfmot_prune: {"model": SOFTMAX, "pruning_schedule": compression.ConstantSparsity(0.5)},
     compression.tfmot_quantize: {"model": SOFTMAX},
     distribute.launch: {"script": __file__},
-    distribute.place: {"model": SOFTMAX, "devices": {"*": "CPU:0"}},
     distribute.preflight: {"model": SOFTMAX},
     ensemble.PredictionEnsemble: {"models": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]},
     ensemble.SnapshotEnsemble: {"cycles": 2},

@@ -78,7 +78,7 @@ def test_a_placed_model_learns_what_the_unplaced_one_learns(build, x, callbacks)
     with float64():
         expected = trained(build(), x, callbacks=callbacks())
         model = build()
-        place(model, APART)
+        place(APART)(model)
         for value, other in zip(trained(model, x, callbacks=callbacks()), expected, strict=True):
             np.testing.assert_allclose(value, other, rtol=1e-10, atol=1e-14)
 
@@ -110,7 +110,7 @@ def test_forward_backward_and_slots_lie_where_they_were_put(monkeypatch):
     seen = []
     monkeypatch.setattr(placed_step, "check_landed", lambda nodes, scopes: seen.extend(nodes))
     model = chain()
-    place(model, APART)
+    place(APART)(model)
     model.fit(ROWS, TARGETS, verbose=0)
     assert sum("MatMul" in node.op for node in seen) == 3 + 5
     assert devices_of(seen, "/encoder") == {"CPU:0"}
@@ -123,7 +123,7 @@ def test_forward_backward_and_slots_lie_where_they_were_put(monkeypatch):
 
 def test_a_model_compiled_after_it_was_placed_gets_its_slots_there_too():
     model = chain()
-    place(model, APART)
+    place(APART)(model)
     model.compile(keras.optimizers.SGD(momentum=0.9), "mse", jit_compile="auto")
     assert not model.jit_compile
     model.train_on_batch(ROWS, TARGETS)
@@ -136,7 +136,7 @@ def test_a_loaded_model_keeps_its_slots(tmp_path):
     before = trained(model, ROWS)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    place(loaded, {"*": "CPU:1"})
+    place({"*": "CPU:1"})(loaded)
     after = [variable.numpy() for variable in (*loaded.variables, *loaded.optimizer.variables)]
     assert all(np.array_equal(value, other) for value, other in zip(after, before, strict=True))
     slots = [slot for slot in loaded.optimizer.variables if "dense" in slot.path]
@@ -147,7 +147,7 @@ def test_a_loaded_model_keeps_its_slots(tmp_path):
 
 def test_predictions_are_computed_where_the_layers_are():
     model = chain()
-    place(model, APART)
+    place(APART)(model)
     graph = tf.function(model).get_concrete_function(tf.TensorSpec((2, 4))).graph
     matrices = {op.name: op.device for op in graph.get_operations() if op.type == "MatMul"}
     assert {device for name, device in matrices.items() if "encoder" in name} == {"/device:CPU:0"}
@@ -156,7 +156,7 @@ def test_predictions_are_computed_where_the_layers_are():
 
 def test_what_is_saved_is_plain_keras(tmp_path):
     model = chain()
-    place(model, APART)
+    place(APART)(model)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(ROWS, verbose=0), model.predict(ROWS, verbose=0))
@@ -168,21 +168,22 @@ def test_what_is_saved_is_plain_keras(tmp_path):
 
 def test_the_last_pattern_that_fits_counts_and_means_what_is_inside():
     model = chain()
-    placement = place(model, {"*": "CPU:1", "encoder": "/cpu:0"})
+    placement = place({"*": "CPU:1", "encoder": "/cpu:0"})
+    assert placement(model) is model
     assert {device_of(variable) for variable in model.get_layer("encoder").variables} == {"CPU:0"}
     assert {device_of(variable) for variable in model.get_layer("decoder").variables} == {"CPU:1"}
-    assert (placement.devices["encoder"], placement.devices["decoder"]) == ("CPU:0", "CPU:1")
-    assert str(placement).startswith("CPU:0: encoder, ")
+    placed = placement.layers(model)
+    assert (placed["encoder"], placed["decoder"]) == ("CPU:0", "CPU:1")
 
     inner = model.get_layer("decoder").layers[0]
-    place(model, {inner.name: "/device:CPU:0"})
+    place({inner.name: "/device:CPU:0"})(model)
     assert [device_of(variable) for variable in model.get_layer("decoder").variables] == ["CPU:0"] * 2 + ["CPU:1"] * 2
     trained(model, ROWS)  # which checks where it is computed
 
 
 def test_the_table_has_the_bytes_of_each_device():
     model = chain()
-    memory = place(model, APART).memory(batch_size=8)
+    memory = place(APART).memory(place(APART)(model), batch_size=8)
     encoder, decoder = 4 * (4 * 5 + 5), 4 * (5 * 3 + 3 + 3 * 2 + 2)
     scalars = 4 + 8  # the rate and the count of updates
     assert memory.weights == {"CPU:0": encoder, "CPU:1": decoder}
@@ -197,11 +198,11 @@ def test_the_table_has_the_bytes_of_each_device():
 def test_what_is_not_known_is_said():
     model = Subclassed()
     model(ROWS[:1])
-    memory = place(model, APART).memory()
+    memory = place(APART).memory(place(APART)(model))
     assert (memory.slots, memory.activations) == (None, None)
     assert str(memory).splitlines()[1].split() == ["CPU:0", "80", "unknown", "unknown"]
     with pytest.raises(InputError, match="`batch_size` must be an integer of at least 1"):
-        place(model, APART).memory(batch_size=0)
+        place(APART).memory(model, batch_size=0)
 
 
 def test_an_operation_that_lands_elsewhere_stops_the_first_step():
@@ -212,7 +213,7 @@ def test_an_operation_that_lands_elsewhere_stops_the_first_step():
 
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2), Astray(name="decoder")])
     model.compile("sgd", "mse")
-    place(model, {"decoder": "CPU:1"})
+    place({"decoder": "CPU:1"})(model)
     with pytest.raises(RuntimeError, match=r"1 operations .* elsewhere: .*decoder.*Sin.* on CPU:0 and not on CPU:1"):
         model.fit(ROWS, TARGETS, verbose=0)
 
@@ -230,24 +231,24 @@ def test_an_operation_that_lands_elsewhere_stops_the_first_step():
 def test_what_cannot_be_meant_is_refused_and_changes_nothing(devices, kind, message):
     model = chain()
     with pytest.raises(kind, match=message):
-        place(model, devices)
+        place(devices)(model)
     assert {device_of(variable) for variable in model.variables} == {"CPU:0"}
     assert "train_step" not in vars(model)
 
 
 def test_models_that_cannot_be_placed_are_refused(two_replicas):
     with pytest.raises(TypeError, match="a Keras model"):
-        place(layers.Dense(1), APART)
+        place(APART)(layers.Dense(1))
     with pytest.raises(InputError, match="`model` must be built"):
-        place(keras.Sequential([layers.Dense(1)]), {"*": "CPU:0"})
+        place({"*": "CPU:0"})(keras.Sequential([layers.Dense(1)]))
     model = chain()
     with two_replicas.scope():
         replicated = chain()
         with pytest.raises(InputError, match="strategy"):
-            place(model, APART)
+            place(APART)(model)
     with pytest.raises(InputError, match="strategy"):
-        place(replicated, APART)
+        place(APART)(replicated)
     model = chain()
     model.train_step = model.train_step
     with pytest.raises(InputError, match="something else acts"):
-        place(model, APART)
+        place(APART)(model)
