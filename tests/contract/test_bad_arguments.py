@@ -31,7 +31,6 @@ SEARCH = {
     "max_retries_per_trial": [-1, 1.5, "5", True],
     "max_consecutive_failed_trials": [0, -1, 1.5, "5", True],
     "max_seconds": POSITIVE,
-    "progress": [3, True],
     "directory": PATHS,
     "executions_per_trial": FROM_1,
 }
