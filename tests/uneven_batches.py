@@ -5,31 +5,18 @@
 runs them as one of several workers and writes FOLDER/KIND.ROWS.INDEX.npz; kinds and rows have commas between.
 """
 
-import contextlib
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from oracle_models import float64
 
 from keras_opt import distribute
 from keras_opt.distribute.cluster import find_cluster
 
 BATCH = 4
-
-
-@contextlib.contextmanager
-def float64():
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)
-
 
 LOSSES = {
     "sum": lambda: keras.losses.MeanSquaredError(reduction="sum"),

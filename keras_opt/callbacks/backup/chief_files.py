@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_opt.core.errors import InputError
+from keras_opt.core.own_classes import is_own
 from keras_opt.core.replicas import this_worker
 from keras_opt.training.callers import running_fits
 
@@ -30,13 +31,12 @@ def leave_files_to_chief(model: keras.Model) -> None:
     if worker.count == 1:
         return
     for callback in _callbacks_of_fit(model):
-        is_ours = type(callback).__module__.partition(".")[0] == __name__.partition(".")[0]
         if isinstance(callback, keras.callbacks.BackupAndRestore):
             raise InputError(
                 "BackupAndRestore: Keras's callback of this name lets all workers write one file, and the training "
                 "dies. Take keras_opt.callbacks.BackupAndRestore, with one `backup_dir` for all."
             )
-        if isinstance(callback, _WRITERS) and not is_ours and not worker.is_chief:
+        if isinstance(callback, _WRITERS) and not is_own(callback) and not worker.is_chief:
             vars(callback).update(dict.fromkeys(_HOOKS, _do_nothing))
 
 

@@ -15,6 +15,7 @@ from keras_opt.callbacks.backup.chief_files import is_left_to_chief
 from keras_opt.callbacks.backup.event_files import cut_event_files, event_file_lengths
 from keras_opt.core.errors import argument_error
 from keras_opt.core.files import write_atomic
+from keras_opt.core.own_classes import is_own
 
 State = dict[str, Any]
 
@@ -65,8 +66,7 @@ def is_known(callback: keras.callbacks.Callback) -> bool:
     `state_dict` and `load_state_dict`.
     """
     kind = type(callback)
-    is_ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return _speaks_for_itself(callback) or is_ours or kind in _ADAPTERS or kind in _STATELESS
+    return _speaks_for_itself(callback) or is_own(callback) or kind in _ADAPTERS or kind in _STATELESS
 
 
 def _speaks_for_itself(callback: keras.callbacks.Callback) -> bool:

@@ -10,6 +10,7 @@ from keras_opt.compression.bridge.tf_keras_callbacks import hosted, reduced_rate
 from keras_opt.compression.bridge.tf_keras_import import tf_keras
 from keras_opt.compression.bridge.tf_keras_schedule import as_tf_keras_schedule
 from keras_opt.core.errors import InputError, kind_error
+from keras_opt.core.own_classes import is_own
 
 _HOSTED = (ours.EarlyStopping, ours.ModelCheckpoint, ours.ProgressBar)
 _NEEDS_KERAS_3 = (
@@ -76,13 +77,9 @@ def _adapted(callback: Any) -> Any:
         return reduced_rate(callback)
     if isinstance(callback, keras.callbacks.TensorBoard):
         return tensor_board(callback)
-    if isinstance(callback, _NEEDS_KERAS_3) or (_is_ours(callback) and not isinstance(callback, _HOSTED)):
+    if isinstance(callback, _NEEDS_KERAS_3) or (is_own(callback) and not isinstance(callback, _HOSTED)):
         raise InputError(
             f"for_tf_keras: {type(callback).__name__} works in the training step of Keras 3, which a tf_keras fit has "
             "not. Leave it out, or train the Keras 3 model itself (PruneLowMagnitude, quantize_aware)."
         )
     return hosted(callback)
-
-
-def _is_ours(callback: keras.callbacks.Callback) -> bool:
-    return type(callback).__module__.partition(".")[0] == "keras_opt"
