@@ -47,7 +47,7 @@ def choose(name: str, logical_cpus: int | None, gpus: int, cluster: Cluster | No
         return Choice("mirrored", tuple(f"CPU:{number}" for number in range(logical_cpus)))
     if gpus < 2:
         raise InputError(
-            f"strategy: name='mirrored' needs several devices, and there are {gpus} GPUs. Take name='auto', or, for "
-            "trying out, logical_cpus=2."
+            f"strategy: name='mirrored' needs several devices, and there are {gpus} GPUs. Take 'auto'; or, to try it "
+            "out, split the CPU first: keras_opt.distribute.strategy(logical_cpus=2)."
         )
     return Choice("mirrored", tuple(f"GPU:{number}" for number in range(gpus)))

@@ -25,14 +25,14 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     | `"one"` | `OneDeviceStrategy`: the first GPU, else the CPU |
     | `"mirrored"` | `MirroredStrategy`: all GPUs, or `logical_cpus` |
     | `"multiworker"` | `MultiWorkerMirroredStrategy`: the workers of TF_CONFIG, else of SLURM's variables |
-    | `"auto"` | the last of these for which there is what it needs |
+    | `"auto"` | the process's, if it has one; else the last of these for which there is what it needs |
 
     When not: several replicas on CPUs of one machine compete for the same cores, so `logical_cpus` is for trying out.
     Collectives cost tens of milliseconds a step between processes: workers pay where a step takes half a second.
 
     TensorFlow breaks every later collective when a process makes a second such object, so this function makes one, and
-    gives it again to whoever asks for the same. Under several workers seed all of them alike, with
-    `keras.utils.set_random_seed`: each takes its share of the same shuffled order.
+    gives it again to whoever asks for the same: after `logical_cpus=2`, `"mirrored"` means those. Under several workers
+    seed all of them alike, with `keras.utils.set_random_seed`: each takes its share of the same shuffled order.
 
     Args:
         name: See the table. Default `"auto"`.
@@ -61,6 +61,8 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     if logical_cpus is not None:
         check_at_least("strategy", "logical_cpus", logical_cpus, 2)
     check_keras_distribution()
+    if _made is not None and logical_cpus is None and name in ("auto", _made[0].kind):
+        return _made[1]
     gpus = len(tf.config.list_physical_devices("GPU"))
     choice = choose(name, logical_cpus, gpus, find_cluster())
     if _made is None:

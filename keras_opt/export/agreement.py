@@ -90,38 +90,46 @@ def agreement(
         reference: What the other gives, of the same shape; the errors are relative to it.
         task: What the output is for: one of `TASKS`, or a Keras metric, which `y` then needs.
         y: Targets: adds the metric of both forms. For the tasks by name it is accuracy for a classification (classes
-            or one-hot rows) and a segmentation (by pixel), accuracy at 0.5 of all labels for multi_label, and mean
-            absolute error for a regression.
+            or one-hot rows) and a segmentation (by pixel), accuracy of all labels for multi_label, and mean absolute
+            error for a regression.
     """
     other, reference = np.asarray(other, np.float64), np.asarray(reference, np.float64)
     error = other - reference
-    same = None
+    same, boundary = None, boundary_of(reference)
     if task in TASKS and task != REGRESSION:
-        same = float(np.mean(answers(other, task) == answers(reference, task)))
+        same = float(np.mean(answers(other, task, boundary) == answers(reference, task, boundary)))
     measured = {}
     if y is not None:
         measured = {
-            "reference_metric": metric_value(reference, y, task),
-            "other_metric": metric_value(other, y, task),
+            "reference_metric": metric_value(reference, y, task, boundary),
+            "other_metric": metric_value(other, y, task, boundary),
             "metric": task.name if isinstance(task, keras.metrics.Metric) else _METRICS[task],
         }
     return Agreement(output, same, _ratio(error, reference), float(np.abs(error).max()), **measured)
 
 
-def answers(outputs: np.ndarray, task: str) -> np.ndarray:
-    """What outputs say: the class of each row or pixel; for "multi_label", and a single unit, whether it is over 0.5.
+def boundary_of(outputs: np.ndarray) -> float:
+    """Above what a label, or a single unit, says yes: 0.5 for probabilities, 0 for logits, which leave [0, 1]."""
+    return 0.5 if outputs.min() >= -1e-6 and outputs.max() <= 1 + 1e-6 else 0.0
+
+
+def answers(outputs: np.ndarray, task: str, boundary: float) -> np.ndarray:
+    """What outputs say: the class of each row or pixel; of "multi_label", and a single unit, if it is over `boundary`.
 
     For a regression the outputs themselves.
     """
     if task == REGRESSION:
         return outputs
     if task == MULTI_LABEL or outputs.shape[-1] == 1:
-        return outputs > 0.5
+        return outputs > boundary
     return outputs.argmax(-1)
 
 
-def metric_value(outputs: np.ndarray, y: Any, task: str | keras.metrics.Metric) -> float:
-    """The metric of a task: that of `agreement`, or the Keras metric given, which is left as it was."""
+def metric_value(outputs: np.ndarray, y: Any, task: str | keras.metrics.Metric, boundary: float | None = None) -> float:
+    """The metric of a task: that of `agreement`, or the Keras metric given, which is left as it was.
+
+    `boundary` is that of `answers`; `None` takes `boundary_of(outputs)`.
+    """
     if isinstance(task, keras.metrics.Metric):
         metric = type(task).from_config(task.get_config())
         metric.update_state(y, outputs)
@@ -129,7 +137,7 @@ def metric_value(outputs: np.ndarray, y: Any, task: str | keras.metrics.Metric) 
     y = np.asarray(y)
     if task == REGRESSION:
         return float(np.abs(outputs - y.reshape(outputs.shape)).mean())
-    said = answers(outputs, task)
+    said = answers(outputs, task, boundary_of(outputs) if boundary is None else boundary)
     if task != MULTI_LABEL and y.shape == outputs.shape and outputs.shape[-1] > 1:
         return float(np.mean(said == y.argmax(-1)))
     return float(np.mean(said == y.reshape(said.shape)))

@@ -16,6 +16,7 @@ from keras_opt.export.names import output_names
 from keras_opt.models.tf_keras_inside import in_keras_3
 
 BATCH_ROWS = 32
+ONE_STEP = 1.001  # a difference of one step, rounded in float32, is one
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ def verify(
         x: Raw inputs, (rows, *input shape), as both take them; a list or dict of them for several inputs.
         y: Targets, which add the metric of both; a list or dict of them for several outputs.
         task: What the outputs are for. "classification" and "segmentation" compare the likeliest class (of a single
-            unit whether it is above 0.5), "multi_label" each label at 0.5, "regression" nothing but the errors; or a
-            `keras.metrics.Metric`, which `y` then needs. A list or dict gives each output its own.
+            unit whether it says yes), "multi_label" each label (yes is above 0.5; above 0 where Keras's outputs leave
+            [0, 1], as logits do), "regression" nothing but the errors; or a `keras.metrics.Metric`, which `y` then
+            needs. A list or dict gives each output its own.
 
     Raises:
         InputError: `path` is no .tflite file that runs, `x` does not fit its inputs, or `task` is none.
@@ -126,7 +128,7 @@ def compare(
         lsb=steps,
         rows=len(columns[0]),
         within_lsb=tuple(
-            float(np.mean(np.abs(ours - theirs) <= step)) if step else None
+            float(np.mean(np.abs(ours - theirs) <= ONE_STEP * step)) if step else None
             for ours, theirs, step in zip(device, reference, steps, strict=True)
         ),
     )

@@ -66,6 +66,8 @@ def comparison(result: Result) -> Table:
             f" Plain: Adam at {PLAIN_LEARNING_RATE:g}, up to {PLAIN_EPOCHS_FACTOR} times the epochs, until "
             f"{PLAIN_PATIENCE} of them bring no better validation accuracy."
         )
+    if result.replicas > 1:
+        note += f" Each batch was trained on {result.replicas} replicas, a share on each."
     if not result.one_session:
         note += " The run was interrupted: the seconds of the two trainings were taken at different times."
     title = f"{_name(result)}: what was {'gained' if result.plain else 'trained'}"

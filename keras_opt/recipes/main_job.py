@@ -17,6 +17,7 @@ from keras_opt.export.latency import benchmark
 from keras_opt.export.tflite import to_tflite
 from keras_opt.export.tflite_export import TFLiteExport
 from keras_opt.models.labelled_file import save_labelled
+from keras_opt.recipes.devices import check_devices, replicas_of
 from keras_opt.recipes.documents import write_documents
 from keras_opt.recipes.figures import (
     Side,
@@ -32,7 +33,7 @@ from keras_opt.recipes.recipe import Recipe
 from keras_opt.recipes.regularization import settled
 from keras_opt.recipes.result import Result
 from keras_opt.recipes.run_folder import RunFolder
-from keras_opt.recipes.training import Trainer, check_device
+from keras_opt.recipes.training import Trainer
 
 LATENCY_CALLS = 300
 
@@ -65,7 +66,7 @@ def run(recipe: Recipe, verbose: str | int = "auto") -> Result:
         0.885
     """
     progress = Progress.of("run", verbose)
-    check_device(recipe)
+    check_devices(recipe)
     check_network(recipe)
     with RunFolder(recipe, image_sizes(recipe)) as folder:
         prepared = prepare(recipe, progress)
@@ -80,6 +81,9 @@ def run(recipe: Recipe, verbose: str | int = "auto") -> Result:
 
 
 def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progress) -> Result:
+    if recipe.strategy is not None:
+        count = replicas_of(recipe)
+        progress.say(f"strategy {recipe.strategy}: {f'{count} replicas' if count > 1 else 'one device'}")
     trainer = Trainer(recipe, prepared, progress, folder)
     trained = functools.partial(_trained, folder, prepared.class_names, uuid.uuid4().hex)
     plain_model, plain_facts = trained("plain", trainer.plain) if recipe.baseline else (None, None)
@@ -123,6 +127,7 @@ def _run(recipe: Recipe, prepared: Prepared, folder: RunFolder, progress: Progre
         confusion=confusion_matrix(outputs[-1], test.labels),
         mistakes=worst_mistakes(outputs[-1], test, prepared.class_names),
         skipped=skipped_test + prepared.skipped,
+        replicas=replicas_of(recipe),
         equal_cpu_seconds=equal_cpu,
         one_session=len({side.facts["session"] for side in sides}) == 1
         and not any(side.facts["resumed"] for side in sides),

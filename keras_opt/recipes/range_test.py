@@ -2,10 +2,11 @@
 
 from keras_opt.callbacks.range_test_result import RangeTestResult
 from keras_opt.core.progress import Progress
+from keras_opt.recipes.devices import check_devices
 from keras_opt.recipes.images import prepare
 from keras_opt.recipes.recipe import Recipe
 from keras_opt.recipes.regularization import settled
-from keras_opt.recipes.training import Trainer, check_device
+from keras_opt.recipes.training import Trainer
 
 
 def range_test(recipe: Recipe, verbose: str | int = "auto") -> RangeTestResult:
@@ -25,6 +26,6 @@ def range_test(recipe: Recipe, verbose: str | int = "auto") -> RangeTestResult:
         NoEffectWarning: There is no rate to suggest.
     """
     progress = Progress.of("range_test", verbose)
-    check_device(recipe)
+    check_devices(recipe)
     prepared = prepare(recipe, progress)
     return Trainer(settled(recipe, len(prepared.train), progress), prepared, progress).range_test()

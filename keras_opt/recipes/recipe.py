@@ -22,6 +22,7 @@ from keras_opt.core.files import write_atomic
 from keras_opt.models.finetune import check_backbone
 
 SAMPLE = "fashion-mnist-sample"
+STRATEGIES = ("auto", "one", "mirrored")
 QUANTIZE_KINDS = ("int8", "dynamic", "float16", "float32")
 AUGMENTATIONS = ("none", "affine", "cut_mix", "affine+cut_mix")
 
@@ -76,6 +77,11 @@ class Recipe:
         baseline: Whether to train the plain network beside the optimised one, to know what was gained.
         mixed_precision: Whether the optimised run computes in float16 (it helps on GPUs only).
         device: A device such as `"cpu"` or `"gpu:0"`; `None` lets TensorFlow choose.
+        strategy: `"mirrored"` trains on all GPUs at once: each takes its share of every batch, of `batch_size` images
+            as ever, and the model is that of one GPU up to rounding (dropout draws for each share, so with it the model
+            is as of another seed). `"one"` is the first GPU, else the CPU, `"auto"` is `"mirrored"` where there are
+            several GPUs, else `"one"`; `keras_opt.distribute.strategy` says more. `None` takes no strategy, and TensorFlow
+            one device.
         seed: Int of at least 0.
         out: The output folder; `None` takes the first free of `runs/NAME`, `runs/NAME-2`, ...
         overwrite: Whether a run that is in `out` is replaced, once the new one is whole.
@@ -113,6 +119,7 @@ class Recipe:
     baseline: bool = True
     mixed_precision: bool = False
     device: str | None = None
+    strategy: str | None = None
     seed: int = 0
     out: str | None = None
     overwrite: bool = False
@@ -157,11 +164,24 @@ class Recipe:
         check_choice("Recipe", "class_weight", self.class_weight, (None, "balanced"))
         check_choice("Recipe", "quantize", self.quantize, QUANTIZE_KINDS)
         check_choice("Recipe", "augment", self.augment, (None, *AUGMENTATIONS))
+        self._check_strategy()
         for name in ("baseline", "mixed_precision", "overwrite", "resume"):
             check_choice("Recipe", name, getattr(self, name), (True, False))
         if self.overwrite and self.resume:
             cure = "Resume goes on with the old run, overwrite starts a new one: choose one."
             raise argument_error("Recipe", "overwrite", True, "False beside resume=True", cure)
+
+    def _check_strategy(self) -> None:
+        if self.strategy == "multiworker":
+            raise argument_error(
+                "Recipe", "strategy", self.strategy, "None, 'auto', 'one' or 'mirrored'",
+                "A run is of one process; for several, give `keras-opt launch` a script that makes its model in the "
+                "scope of keras_opt.distribute.strategy().",
+            )  # fmt: skip
+        check_choice("Recipe", "strategy", self.strategy, (None, *STRATEGIES))
+        if self.strategy is not None and self.device is not None:
+            cure = "The strategy chooses the devices: leave one of the two out."
+            raise argument_error("Recipe", "device", self.device, f"None beside strategy={self.strategy!r}", cure)
 
     def _check_text(self, name: str, *, none_allowed: bool) -> None:
         """Keep a path as text, which a YAML file can hold."""

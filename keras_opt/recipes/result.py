@@ -75,6 +75,7 @@ class Result:
         confusion: Test images by true class (row) and the class that the device file gave (column).
         mistakes: The worst mistakes of the device file, the most confident first.
         skipped: The files of the image folders that were left out, each with the reason.
+        replicas: Into how many shares each batch of the trainings was split.
         equal_cpu_seconds: The CPU seconds at which `validation_accuracy_at_equal_cpu` was read.
         one_session: Whether both sides were timed without an interruption, between them or within.
         versions: Package to version, and the machine.
@@ -93,6 +94,7 @@ class Result:
     confusion: np.ndarray
     mistakes: tuple[Mistaken, ...]
     skipped: tuple[SkippedFile, ...]
+    replicas: int
     equal_cpu_seconds: float | None
     one_session: bool
     versions: dict[str, str]
@@ -110,6 +112,7 @@ class Result:
         facts: dict[str, Any] = {
             "plain": dataclasses.asdict(self.plain) if self.plain else None,
             "optimised": dataclasses.asdict(self.optimised),
+            "replicas": self.replicas,
             "equal_cpu_seconds": self.equal_cpu_seconds,
             "one_session": self.one_session,
             "pruning": self.pruning,

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
-from keras_opt.recipes.recipe import CHOSEN_FIELDS, SAMPLE, Recipe, read_settings
+from keras_opt.recipes.recipe import CHOSEN_FIELDS, SAMPLE, Recipe
 
 # Of each folder of images ("data", "test"): the name of every image in it, and its size in bytes.
 ImageSizes = dict[str, dict[str, int]]
@@ -247,13 +247,13 @@ def _check_interrupted(partial: Path) -> None:
 
 
 def _check_same_settings(recipe: Recipe, saved: Path) -> None:
-    before = read_settings(saved)
+    before = Recipe.load(saved).settings  # what an older keras_opt did not know has its default
     for name, value in recipe.settings.items():
         if name in CHOSEN_FIELDS and value is None:
             continue  # `begin` compares what will have been chosen
-        if _comparable(name, before.get(name)) != _comparable(name, value):
+        if _comparable(name, before[name]) != _comparable(name, value):
             raise InputError(
-                f"The interrupted run has {name}={before.get(name)!r}, this one {name}={value!r}. Give the settings it "
+                f"The interrupted run has {name}={before[name]!r}, this one {name}={value!r}. Give the settings it "
                 "was started with, or --overwrite to start anew."
             )
 

@@ -22,14 +22,16 @@ from keras_opt.compression.pruning.prune_low_magnitude import PruneLowMagnitude
 from keras_opt.compression.pruning.sparsity_schedules import PolynomialSparsity
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.clocks import Stopwatch
-from keras_opt.core.errors import argument_error
 from keras_opt.core.progress import Progress
 from keras_opt.core.set_weights import set_weights
 from keras_opt.core.trainable_flags import let_train, without_batch_norm
 from keras_opt.data.arrays import arrays
 from keras_opt.data.augment import augment
+from keras_opt.models.batch_norms import norms_in
 from keras_opt.models.exclude_norm_and_bias_from_decay import exclude_norm_and_bias_from_decay
 from keras_opt.models.labelled_file import save_labelled
+from keras_opt.models.synchronize_batch_norm import synchronize_batch_norm
+from keras_opt.recipes.devices import on_devices, replicas_of
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.interrupts import interrupt_at_batch_end
 from keras_opt.recipes.networks import build, shipped, unfreezing
@@ -171,7 +173,10 @@ class Trainer:
         return model
 
     def _build(self, *, norm: str) -> keras.Model:
-        return build(self.recipe, self.prepared.image_shape, self.classes, norm=norm)
+        model = build(self.recipe, self.prepared.image_shape, self.classes, norm=norm)
+        if replicas_of(self.recipe) > 1 and norms_in(model):
+            synchronize_batch_norm(model)
+        return model
 
     def _compile(self, model: keras.Model, learning_rate: Any) -> None:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.recipe.label_smoothing)
@@ -225,7 +230,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _session(self, policy: str) -> Iterator[None]:
-        """The recipe's device, precision and seed, after a warm-up; TensorFlow's notes on tracing are held back.
+        """The recipe's devices, precision and seed, after a warm-up; TensorFlow's notes on tracing are held back.
 
         Precision and logging are put back afterwards; the random state is not.
         """
@@ -234,8 +239,8 @@ class Trainer:
         logger.setLevel("ERROR")
         keras.config.set_dtype_policy(policy)
         try:
-            with keras.device(self.recipe.device) if self.recipe.device else contextlib.nullcontext():
-                _warm_up(policy, self.recipe.device)
+            with on_devices(self.recipe):
+                _warm_up(policy, self.recipe.device, self.recipe.strategy)
                 keras.utils.set_random_seed(self.recipe.seed)
                 yield
         finally:
@@ -255,19 +260,8 @@ def predict(model: keras.Model, images: Images, batch_size: int) -> np.ndarray:
     return np.concatenate([keras.ops.convert_to_numpy(model(batch, training=False)) for batch in batches])
 
 
-def check_device(recipe: Recipe) -> None:
-    """Raise unless the recipe's device is there, before anything is read."""
-    if recipe.device is None:
-        return
-    kind, _, number = recipe.device.lower().partition(":")
-    present = [device.name.removeprefix("/physical_device:").lower() for device in tf.config.list_physical_devices()]
-    if f"{kind}:{number or 0}" not in present:
-        cure = "Leave it out to let TensorFlow choose."
-        raise argument_error("Recipe", "device", recipe.device, f"one of {', '.join(present)}", cure)
-
-
-@functools.cache  # they are due once a process, for each precision and device
-def _warm_up(policy: str, device: str | None) -> None:
+@functools.cache  # they are due once a process, for each precision and choice of devices
+def _warm_up(policy: str, device: str | None, strategy: str | None) -> None:
     """Pay TensorFlow's first-use costs, so that they are charged to neither side of the comparison."""
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten()])
     model.compile("adam", "mse", metrics=["mae"])

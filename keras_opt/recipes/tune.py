@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_opt.core.errors import check_at_least, check_positive, kind_error
 from keras_opt.core.progress import Progress, Stage
+from keras_opt.recipes.devices import check_devices
 from keras_opt.recipes.images import Prepared, prepare
 from keras_opt.recipes.networks import check_network
 from keras_opt.recipes.recipe import Recipe
@@ -16,7 +17,7 @@ from keras_opt.recipes.search_result import SearchResult, search_result
 from keras_opt.recipes.search_space import check_searched, parameters
 from keras_opt.recipes.search_trial import run_trial
 from keras_opt.recipes.search_workers import Workers
-from keras_opt.recipes.training import Trainer, check_device
+from keras_opt.recipes.training import Trainer
 from keras_opt.tuning.optuna_parts import check_pruner, check_sampler
 from keras_opt.tuning.trial_store import TrialStore
 
@@ -94,7 +95,7 @@ def tune(
     names = check_searched(recipe, search)
     check_sampler("tune", sampler)
     check_pruner("tune", pruner)
-    check_device(recipe)
+    check_devices(recipe)
     check_network(recipe)
     folder = place_of(recipe)
     check_place(folder, recipe)

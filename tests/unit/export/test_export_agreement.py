@@ -57,9 +57,18 @@ def test_a_reference_of_zeros(other, error, sqnr):
 
 
 def test_a_single_unit_answers_at_one_half():
-    np.testing.assert_array_equal(answers(np.array([[0.4], [0.6]]), "classification"), [[False], [True]])
+    np.testing.assert_array_equal(answers(np.array([[0.4], [0.6]]), "classification", 0.5), [[False], [True]])
     found = agreement("y", np.array([[0.4], [0.6]]), np.array([[0.6], [0.7]]), "classification", [1, 1])
     assert (found.same_answer, found.reference_metric, found.other_metric) == (0.5, 1.0, 0.5)
+
+
+@pytest.mark.parametrize("task", ["multi_label", "classification"])
+def test_a_logit_answers_at_zero_as_its_sigmoid_does_at_one_half(task):
+    logits, others = np.array([[-2.0], [0.3], [0.1], [4.0]]), np.array([[-1.9], [0.4], [-0.1], [3.9]])
+    found = agreement("y", others, logits, task, [0, 1, 1, 1])
+    probabilities = agreement("y", 1 / (1 + np.exp(-others)), 1 / (1 + np.exp(-logits)), task, [0, 1, 1, 1])
+    for each in (found, probabilities):
+        assert (each.same_answer, each.reference_metric, each.other_metric) == (0.75, 1.0, 0.75)
 
 
 def test_one_task_for_all_or_one_for_each():
