@@ -18,6 +18,7 @@ from tensorflow.python.framework import ops
 
 from keras_opt.distribute import keras_repairs
 from keras_opt.distribute.begin import begin
+from keras_opt.distribute.choice import Choice
 
 # Two logical CPUs stand for two devices. TensorFlow wants to know before it starts.
 tf.config.set_logical_device_configuration(
@@ -84,6 +85,14 @@ def our_replicas(two_replicas):
     keras_repairs.apply(two_replicas, begin)
     yield two_replicas
     keras_repairs.undo()
+
+
+@pytest.fixture
+def mirrored(our_replicas, monkeypatch):
+    """`our_replicas` as what the process has: `keras_opt.distribute.strategy("mirrored")` gives it."""
+    choice = Choice("mirrored", ("CPU:0", "CPU:1"))
+    monkeypatch.setattr(sys.modules["keras_opt.distribute.strategy"], "_made", (choice, our_replicas))
+    return our_replicas
 
 
 def pytest_sessionfinish(session):

@@ -33,6 +33,7 @@ _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 @click.option("--baseline/--no-baseline", default=None, help="Train plain Keras too.  [default: baseline]")
 @click.option("--mixed-precision", is_flag=True, default=None, help="Compute in float16; for GPUs.")
 @click.option("--device", help="For example cpu or gpu:0.")
+@click.option("--strategy", metavar="[auto|one|mirrored]", help="'mirrored' trains on all GPUs.  [default: none]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.  [default: 0]")
 @click.option("--recipe", "recipe_file", help="A recipe.yaml; options given here go before what stands there.")
 @click.option("--out", help="Output folder.  [default: runs/NAME, runs/NAME-2, ...]")
@@ -51,6 +52,8 @@ def command(directory: str | None, recipe_file: str | None, **options: Any) -> N
     20,000 affine turns, shifts and flips them a little (up to 64 pixels, without a backbone, cut_mix pastes parts of
     other images into them instead), above they stay as they are; dropout is 0 (with a pretrained backbone 0.2), label
     smoothing 0. What was chosen is said before training, and stands in the run's recipe.yaml.
+
+    With --strategy mirrored each GPU takes its share of every batch: the same model, sooner.
 
     With a backbone its head is trained first, then its upper third, then all of it, each at a tenth of the rate.
 

@@ -10,6 +10,11 @@ def set_ours(strategy: Any) -> None:
     _ours[:] = [] if strategy is None else [strategy]
 
 
+def ours() -> Any:
+    """The one of the process; `None` if it has none."""
+    return _ours[0] if _ours else None
+
+
 def is_ours(strategy: Any) -> bool:
     """Whether `strategy` is the one of the process, under which what Keras does wrong is repaired."""
     return any(strategy is one for one in _ours)

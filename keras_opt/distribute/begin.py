@@ -11,7 +11,7 @@ from keras_opt.distribute.refusals import check_model, check_seeds
 
 def begin(beginning: Beginning) -> tf.data.Dataset | None:
     """Refuse what would train wrong; the dataset to take."""
-    check_model(beginning.model)
+    check_model(beginning.model, beginning.is_training)
     check_beginning(beginning)
     if beginning.is_training and beginning.dataset is not None:
         check_seeds(beginning.strategy)

@@ -1,4 +1,25 @@
-"""Which workers there are, as TF_CONFIG or SLURM says."""
+"""Which workers there are, as TF_CONFIG or SLURM says.
+
+On several machines every worker runs one and the same script, which makes its model in the scope of
+`keras_opt.distribute.strategy()`. With TF_CONFIG, start it on each machine with all addresses, in one order, and the
+index of that machine; the first is the chief:
+
+    export TF_CONFIG='{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker", "index": 0}}'
+    python train.py
+
+Under SLURM there is nothing to set: `srun` tells each task of the others. One worker a node takes all its GPUs; when
+one dies, srun ends the others, and submitted again, a script that trains with `BackupAndRestore` goes on:
+
+    #!/bin/bash
+    #SBATCH --nodes=2
+    #SBATCH --ntasks-per-node=1
+    #SBATCH --gpus-per-node=4
+    #SBATCH --cpus-per-task=16
+    srun --distribution=block --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 python train.py
+
+The ports of SLURM's workers follow from the number of the job, from 12000 to 32000: a node's firewall must let them in.
+On one machine `keras-opt launch` starts the workers, and starts them again.
+"""
 
 import json
 import os

@@ -6,9 +6,23 @@ import keras
 import tensorflow as tf
 
 from keras_opt.callbacks.loss_reduction import reductions_of
+from keras_opt.core.all_layers import all_layers
 from keras_opt.distribute.beginning import Beginning
 from keras_opt.models.batch_norms import norms_in
 from keras_opt.training.weighed_shares import weigh_shares
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
 
 
 def even_batches(beginning: Beginning) -> tf.data.Dataset | None:
@@ -18,8 +32,9 @@ def even_batches(beginning: Beginning) -> tf.data.Dataset | None:
     and `weigh_shares` makes the loss that of the batch. Rows of weight zero, which would make the shares equal, do not
     serve: Keras counts them in the loss of the epoch and in every unweighted metric.
 
-    One thing cannot take a share without rows: a BatchNormalization in training that is not synchronised, whose moving
-    statistics would be NaN for ever. There each replica trains on the whole of such a small batch.
+    Two things cannot take a share without rows: a BatchNormalization in training that is not synchronised, whose moving
+    statistics would be NaN for ever, and a convolution on a CPU, of which oneDNN (TensorFlow 2.21) gives no rows of
+    another shape, where the step dies. There each replica gets the whole of such a small batch.
     """
     replicas = beginning.replicas
     if replicas == 1:
@@ -27,9 +42,11 @@ def even_batches(beginning: Beginning) -> tf.data.Dataset | None:
     reductions = reductions_of(beginning.model)
     weigh_shares(beginning.model, reductions.pop() if len(reductions) == 1 else None)
     dataset = beginning.dataset
-    if dataset is None or not beginning.is_training or not unsynchronized_norms(beginning.model):
+    if dataset is None or not may_be_uneven(dataset.element_spec, replicas):
         return dataset
-    return _repeat_small(dataset, replicas) if may_be_uneven(dataset.element_spec, replicas) else dataset
+    needs_rows = convolutions_on_cpus(beginning.model, beginning.strategy)
+    needs_rows += unsynchronized_norms(beginning.model) if beginning.is_training else []
+    return _repeat_small(dataset, replicas) if needs_rows else dataset
 
 
 def may_be_uneven(element_spec: Any, replicas: int) -> bool:
@@ -47,6 +64,13 @@ def leaves_replicas_empty(rows: Any, replicas: int) -> Any:
 def unsynchronized_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The BatchNormalization layers that will take their statistics from each replica's share alone."""
     return [norm for norm in norms_in(model) if norm.trainable and not norm.synchronized]
+
+
+def convolutions_on_cpus(model: keras.Model, strategy: tf.distribute.Strategy) -> list[keras.layers.Layer]:
+    """The convolutions of `model`, if replicas of `strategy` are CPUs."""
+    if not any("CPU" in device for device in strategy.extended.worker_devices):
+        return []
+    return [layer for layer in all_layers(model) if isinstance(layer, _CONVOLUTIONS)]
 
 
 def _repeat_small(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from keras_opt.callbacks.loss_reduction import fault_of, losses_of, reductions_of
 from keras_opt.core.all_layers import all_layers
-from keras_opt.distribute.even_batches import may_be_uneven, unsynchronized_norms
+from keras_opt.core.process_strategy import ours
+from keras_opt.core.replicas import this_worker
+from keras_opt.distribute.even_batches import convolutions_on_cpus, may_be_uneven, unsynchronized_norms
 from keras_opt.training.step_hooks import has_own_train_step
 
 
@@ -110,6 +112,20 @@ def batch_norm(training: Training) -> Iterator[Finding]:
     )
 
 
+def convolutions(training: Training) -> Iterator[Finding]:
+    """Shares without rows, of which TensorFlow's convolutions on CPUs die."""
+    found = convolutions_on_cpus(training.model, training.model.distribute_strategy)
+    if found and training.is_maybe_uneven:
+        yield Finding(
+            "convolution",
+            "repair",
+            f"the layer {found[0].name!r} takes no share without rows on a CPU. A batch that is too small for all "
+            f"{training.replicas} replicas is given to each of them whole, and counts that often in the metrics of the "
+            "epoch; the gradient is that of the batch.",
+            "For exact metrics take a batch size that leaves no such rest.",
+        )
+
+
 def losses(training: Training) -> Iterator[Finding]:
     """Losses that are no mean over samples."""
     for loss in losses_of(training.model):
@@ -170,4 +186,33 @@ def sharding(training: Training) -> Iterator[Finding]:
         )
 
 
-RULES = (uneven_batches, batch_norm, losses, activity_regularizers, masks, sharding)
+def outside_of_scope(model: keras.Model) -> Iterator[Finding]:
+    """A model of no strategy that trains by itself, in a process with a strategy of several replicas.
+
+    It is right where that is meant, for a model to compare with, say; so it is a warning. A model that is only
+    evaluated, or called, has no such finding, nor one of another strategy.
+    """
+    strategy = ours()
+    is_of_none = not tf.distribute.has_strategy() and model.distribute_strategy is tf.distribute.get_strategy()
+    if strategy is None or strategy.num_replicas_in_sync == 1 or not is_of_none:
+        return
+    cure = "Make model, optimizer and metrics, and call `compile`, inside `with strategy.scope():`"
+    moved = [*model.trainable_variables, *getattr(getattr(model, "optimizer", None), "variables", ())]
+    inside = [variable for variable in moved if strategy.extended.variable_created_in_scope(variable.value)]
+    if inside:
+        text = f"variable {inside[0].path!r} was made in the strategy's scope and model {model.name!r} outside of it: "
+        yield Finding("scope", "refusal", f"{text}TensorFlow cannot train it.", f"{cure}.")
+        return
+    workers = this_worker(strategy).count
+    what = "it trains on one device alone"
+    if workers > 1:
+        what = f"each of the {workers} workers trains one of its own, on all rows, and writes all files"
+    yield Finding(
+        "scope",
+        "warning",
+        f"model {model.name!r} was made outside of the scope of the process's strategy: {what}.",
+        f"{cure}, unless it is meant so.",
+    )
+
+
+RULES = (uneven_batches, batch_norm, convolutions, losses, activity_regularizers, masks, sharding)

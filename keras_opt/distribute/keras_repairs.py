@@ -11,8 +11,11 @@ Keras 3.12 to 3.15.1:
   other, which gives the same and saves nothing.
 - `_make_function` takes the batch within the step: if there is none left, what needs no data, such as the count of
   updates, is done all the same. Here the batch comes before the step.
+- `SeedGenerator.next` gives every replica the same seed, so that dropout does the same to all shares. Here each replica
+  has its own, the first one that of Keras.
 
-Models of other strategies, or of none, go Keras's own way. `undo` puts everything back.
+Models of other strategies, or of none, go Keras's own way; if one of none trains, there is a warning. `undo` puts
+everything back.
 `tests/contract/test_keras_canary.py` fails on the day that Keras mends one of them, and says what to delete here.
 """
 
@@ -25,13 +28,18 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 
 from keras_opt.core.process_strategy import is_ours, set_ours
+from keras_opt.core.replicas import replica_count, replica_number
 from keras_opt.distribute.beginning import Beginning
+from keras_opt.distribute.preflight import check_outside
 from keras_opt.training.callers import is_called_by_evaluation
 
 _Trainer = trainer.TensorFlowTrainer
 _KERAS_BUILD = _Trainer._maybe_symbolic_build
 _KERAS_MAKE = _Trainer._make_function
 _KERAS_REDUCE = trainer.reduce_per_replica
+_KERAS_NEXT = keras.random.SeedGenerator.next
+
+_APART = 0x9E3779B1  # seeds of replicas: odd, and far from what generators are made with
 
 Begin = Callable[[Beginning], tf.data.Dataset | None]
 
@@ -73,6 +81,7 @@ def apply(strategy: tf.distribute.Strategy, begin: Begin) -> None:
     _Trainer._maybe_symbolic_build = _build
     _Trainer._make_function = _make_function
     trainer.reduce_per_replica = _reduce
+    keras.random.SeedGenerator.next = _next
 
 
 def undo() -> None:
@@ -84,6 +93,7 @@ def undo() -> None:
     _Trainer._maybe_symbolic_build = _KERAS_BUILD
     _Trainer._make_function = _KERAS_MAKE
     trainer.reduce_per_replica = _KERAS_REDUCE
+    keras.random.SeedGenerator.next = _KERAS_NEXT
 
 
 # --- the build, where a `fit` and an `evaluate` begin -----------------------------------------------------------------
@@ -91,6 +101,8 @@ def undo() -> None:
 
 def _build(model: keras.Model, iterator: Any = None, data_batch: Any = None) -> None:
     if not is_ours(model.distribute_strategy):
+        if not is_called_by_evaluation(model):
+            check_outside(model)
         _KERAS_BUILD(model, iterator=iterator, data_batch=data_batch)
         return
     if iterator is None:
@@ -173,6 +185,14 @@ def _make_function(model: keras.Model, step_function: Callable[..., Any]) -> Cal
         return logs
 
     return run_execution
+
+
+def _next(generator: keras.random.SeedGenerator, ordered: bool = True) -> Any:
+    seed = _KERAS_NEXT(generator, ordered)
+    if tf.distribute.in_cross_replica_context() or not is_ours(tf.distribute.get_strategy()) or replica_count() == 1:
+        return seed
+    own = tf.convert_to_tensor([_APART * replica_number() % 2**31, 0], seed.dtype)
+    return keras.ops.add(seed, own)
 
 
 def _reduce(values: Any, strategy: tf.distribute.Strategy, reduction: str) -> Any:

@@ -12,7 +12,7 @@ from keras_opt.core.call_stack import users_stacklevel
 from keras_opt.core.errors import InputError, check_at_least, kind_error
 from keras_opt.core.replicas import this_worker
 from keras_opt.distribute.beginning import Beginning
-from keras_opt.distribute.findings import RULES, Finding, Training
+from keras_opt.distribute.findings import RULES, Finding, Training, outside_of_scope
 from keras_opt.distribute.refusals import check_model
 
 _warned: weakref.WeakKeyDictionary[keras.Model, set[str]] = weakref.WeakKeyDictionary()
@@ -27,8 +27,10 @@ def preflight(model: keras.Model, data: Any = None, batch_size: int = 32) -> lis
     | name | severity | of what |
     |---|---|---|
     | model | refusal | what crashes or is clipped wrong: `jit_compile`, the optimizer's own accumulation or clipping |
+    | scope | warning | a model from outside of the scope, which trains alone; refused if it was made half inside |
     | uneven batches | repair | shares of different sizes, which are weighed; refused for losses of several reductions |
     | batch norm | warning | BatchNormalization that is not synchronised |
+    | convolution | repair | on CPUs, small batches, which each replica gets whole |
     | loss, mask, activity regularizer | warning | what is no mean over the samples of the batch |
     | sharding | warning | `AutoShardPolicy.OFF` under several workers |
 
@@ -39,7 +41,7 @@ def preflight(model: keras.Model, data: Any = None, batch_size: int = 32) -> lis
         batch_size: Int of at least 1, for arrays: that of the whole batch. Default 32, as in `fit`.
 
     Returns:
-        The findings, refusals first; none for a model on one device.
+        The findings, refusals first; for a model on one device none, unless the process has a strategy of several.
 
     Raises:
         TypeError: `model` is no compiled Keras model.
@@ -74,12 +76,25 @@ def check_beginning(beginning: Beginning) -> None:
     model, dataset = beginning.model, beginning.dataset
     # Of data that the caller has split himself, nothing is known.
     findings = _findings(model, () if dataset is None else dataset.element_spec, _shard_policy(dataset))
+    _raise_or_warn(model, findings, is_training=beginning.is_training)
+
+
+def check_outside(model: keras.Model) -> None:
+    """The same where the training of a model begins that is not of the process's strategy.
+
+    Raises:
+        ValueError: It was made half inside of the scope.
+    """
+    _raise_or_warn(model, list(outside_of_scope(model)), is_training=True)
+
+
+def _raise_or_warn(model: keras.Model, findings: list[Finding], is_training: bool) -> None:
     refusals = [f"{finding.text} {finding.cure}" for finding in findings if finding.severity == "refusal"]
     if refusals:
         raise InputError(f"preflight: {' '.join(refusals)}")
     told = _warned.setdefault(model, set())
     for finding in findings:
-        if finding.severity == "warning" and finding.text not in told and beginning.is_training:
+        if finding.severity == "warning" and finding.text not in told and is_training:
             told.add(finding.text)
             warnings.warn(f"preflight: {finding.text} {finding.cure}", stacklevel=users_stacklevel())
 
@@ -88,7 +103,7 @@ def _findings(model: keras.Model, element_spec: Any, shard_policy: Any) -> list[
     strategy = model.distribute_strategy
     replicas, workers = strategy.num_replicas_in_sync, this_worker(strategy).count
     if replicas == 1:
-        return []
+        return list(outside_of_scope(model))
     training = Training(model, element_spec, shard_policy, replicas, workers)
     return [finding for rule in RULES for finding in rule(training)]
 

@@ -36,16 +36,21 @@ def check_keras_distribution() -> None:
         )
 
 
-def check_model(model: keras.Model) -> None:
-    """Raise if `model`, as it was made and compiled, would crash or train wrong under its strategy."""
+def check_model(model: keras.Model, is_training: bool = True) -> None:
+    """Raise if `model`, as it was made and compiled, would crash or train wrong under its strategy.
+
+    Args:
+        model: Compiled.
+        is_training: Whether it is to be trained; else it is evaluated, for which the optimizer is of no account.
+    """
     strategy = model.distribute_strategy
     for name, kind in _CLASSES.items():
         if isinstance(strategy, kind):
             raise InputError(f"strategy: model {model.name!r} is of a {name} strategy: {STRATEGIES[name]}. {_INSTEAD}")
     check_keras_distribution()
     if strategy.num_replicas_in_sync > 1:
-        _check_scope(model, strategy)
-        _check_compiled(model)
+        _check_scope(model, strategy, is_training)
+        _check_compiled(model, is_training)
 
 
 def check_seeds(strategy: tf.distribute.Strategy) -> None:
@@ -65,10 +70,16 @@ def check_seeds(strategy: tf.distribute.Strategy) -> None:
         )
 
 
-def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """A variable from outside the scope has one copy: all replicas count it up, but workers do not sum theirs."""
-    optimizer = getattr(model, "optimizer", None)
-    made = [("optimizer", variable) for variable in optimizer.variables] if optimizer is not None else []
+def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy, is_training: bool = True) -> None:
+    """Raise if a variable that the step moves was made outside of the scope of `strategy`, and so has one copy.
+
+    TensorFlow refuses to update such a weight; a count of the optimizer rises by one for each replica, and what a
+    metric of a worker counts is not summed. A weight that does not train may come from anywhere.
+    """
+    made = []
+    if is_training:
+        made += [("weights", variable) for variable in model.trainable_variables]
+        made += [("optimizer", variable) for variable in getattr(getattr(model, "optimizer", None), "variables", ())]
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         made += [("metrics", variable) for variable in model.metrics_variables]
     for what, variable in made:
@@ -80,14 +91,14 @@ def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
             )
 
 
-def _check_compiled(model: keras.Model) -> None:
+def _check_compiled(model: keras.Model, is_training: bool) -> None:
     if model.jit_compile:
         raise InputError(
             f"strategy: model {model.name!r} was compiled with jit_compile=True, and XLA compiles no step in which "
             'replicas communicate. Leave jit_compile at "auto".'
         )
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
+    if optimizer is None or not is_training:
         return
     for one in (inner(optimizer), *parts(inner(optimizer))):
         if one.gradient_accumulation_steps:

@@ -27,6 +27,9 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     | `"multiworker"` | `MultiWorkerMirroredStrategy`: the workers of TF_CONFIG, else of SLURM's variables |
     | `"auto"` | the process's, if it has one; else the last of these for which there is what it needs |
 
+    Workers, on several machines: `keras_opt.distribute.cluster` shows TF_CONFIG and a batch file for SLURM. On one
+    machine `keras-opt launch` starts them.
+
     When not: several replicas on CPUs of one machine compete for the same cores, so `logical_cpus` is for trying out.
     Collectives cost tens of milliseconds a step between processes: workers pay where a step takes half a second.
 

@@ -45,7 +45,8 @@ def run(recipe: Recipe, verbose: str | int = "auto") -> Result:
     one, export both, and only then read the test images, once, for the figures. Every decision before that reads
     validation images. What the recipe leaves open is chosen by the number of training images, and stands in the recipe
     of the result. A run that was interrupted or killed keeps its finished stages and a backup of the training that
-    it was in; `Recipe(resume=True)` goes on there, and ends with the same bits.
+    it was in; `Recipe(resume=True)` goes on there, on several replicas with the epoch it was in, and ends with the same
+    bits.
 
     Args:
         recipe: The settings; `Recipe.demo()` for the embedded data.

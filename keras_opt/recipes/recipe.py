@@ -77,11 +77,11 @@ class Recipe:
         baseline: Whether to train the plain network beside the optimised one, to know what was gained.
         mixed_precision: Whether the optimised run computes in float16 (it helps on GPUs only).
         device: A device such as `"cpu"` or `"gpu:0"`; `None` lets TensorFlow choose.
-        strategy: `"mirrored"` trains on all GPUs at once: each takes its share of every batch, of `batch_size` images
-            as ever, and the model is that of one GPU up to rounding (dropout draws for each share, so with it the model
-            is as of another seed). `"one"` is the first GPU, else the CPU, `"auto"` is `"mirrored"` where there are
-            several GPUs, else `"one"`; `keras_opt.distribute.strategy` says more. `None` takes no strategy, and TensorFlow
-            one device.
+        strategy: `"mirrored"` trains on all GPUs at once. Each takes its share of every batch, of `batch_size` images
+            as ever, and the model is that of one GPU up to rounding; but dropout draws for each share by itself, so
+            with it the model is as of another seed. `"one"` is the first GPU, else the CPU; `"auto"` is `"mirrored"`
+            where there are several GPUs, else `"one"`. `None` takes no strategy: TensorFlow chooses one device. Never
+            beside `device`; `keras_opt.distribute.strategy` says more.
         seed: Int of at least 0.
         out: The output folder; `None` takes the first free of `runs/NAME`, `runs/NAME-2`, ...
         overwrite: Whether a run that is in `out` is replaced, once the new one is whole.

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -193,7 +194,9 @@ class Trainer:
         backup = BackupAndRestore(self.folder.backups(stage), delete_checkpoint=False, verbose=0)
         note, bar = ResumeNote(_TITLES[stage], self.progress), ProgressBar(_TITLES[stage], self.progress)
         try:
-            with interrupt_at_batch_end() as interrupt:
+            with interrupt_at_batch_end() as interrupt, warnings.catch_warnings():
+                if replicas_of(self.recipe) > 1:  # an epoch that was broken off begins again, in the same order
+                    warnings.filterwarnings("ignore", message="BackupAndRestore: these data have no place")
                 history = model.fit(
                     self._batches(augmented=stage != "plain"),
                     validation_data=self._dataset(self.prepared.validation, shuffle=False),

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_opt.core.errors import check_at_least, check_positive, kind_error
+from keras_opt.core.errors import argument_error, check_at_least, check_positive, kind_error
 from keras_opt.core.progress import Progress, Stage
 from keras_opt.recipes.devices import check_devices
 from keras_opt.recipes.images import Prepared, prepare
 from keras_opt.recipes.networks import check_network
 from keras_opt.recipes.recipe import Recipe
 from keras_opt.recipes.regularization import settled
-from keras_opt.recipes.search_folder import Plan, begin, check_place, check_same, digest, place_of
+from keras_opt.recipes.search_folder import Plan, begin, check_same, claimed, digest, place_of
 from keras_opt.recipes.search_result import SearchResult, search_result
 from keras_opt.recipes.search_space import check_searched, parameters
 from keras_opt.recipes.search_trial import run_trial
@@ -55,7 +55,8 @@ def tune(
         search: Names out of `"max_learning_rate"`, `"width"`, `"depth"`, `"dropout"`, `"augment_strength"` and
             `"weight_decay"`; `None` searches all, with a backbone all but its width and depth.
         workers: Int of at least 1, processes that train at once and share the cores. One is this process. The trial of
-            one that dies is given to another. Default 1.
+            one that dies is given to another. With a strategy in the recipe it must be 1, and each trial takes all
+            devices of that. Default 1.
         max_seconds: Float above 0: no trial begins after so many seconds. Default `None`, no limit.
         sampler: `"tpe"`, `"gp"` (needs torch) or `"cmaes"`, as in `OptunaOracle`.
         pruner: `"asha"`, `"median"` or `None`, as in `OptunaOracle`.
@@ -68,7 +69,7 @@ def tune(
         `report.html`, `trials.csv` and `study.db`.
 
     Raises:
-        ValueError: A setting, or the folder, cannot be used.
+        ValueError: A setting, or the folder, cannot be used; another process searches in it.
         RuntimeError: Every trial failed, or too many in a row.
 
     Warns:
@@ -96,28 +97,31 @@ def tune(
     check_sampler("tune", sampler)
     check_pruner("tune", pruner)
     check_devices(recipe)
+    if workers > 1 and recipe.strategy is not None:
+        cure = "Each process would take all devices: leave one of the two out."
+        raise argument_error("tune", "workers", workers, f"1 beside strategy={recipe.strategy!r} of the recipe", cure)
     check_network(recipe)
     folder = place_of(recipe)
-    check_place(folder, recipe)
-    images = digest(recipe)
-    prepared = None
-    if recipe.resume:
-        plan = Plan.load(folder)
-        given = {**recipe.settings, "sampler": sampler, "pruner": pruner, "search": search and names}
-        check_same(plan, given, images)
-    else:
-        prepared = prepare(recipe, progress)
-        plan = _plan(recipe, prepared, names, sampler, pruner, images, progress)
-        begin(folder)
-        plan.save(folder)
-    search_ = _Search(plan, plan.open_store(folder), max_trials, max_seconds, max_consecutive_failed_trials)
-    try:
-        search_.run(folder, prepared, workers, progress)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(search_.kept(folder)) from error
-    found = search_result(plan, search_.store, folder)
-    search_.store.close()
-    return found
+    with claimed(folder, recipe):
+        images = digest(recipe)
+        prepared = None
+        if recipe.resume:
+            plan = Plan.load(folder)
+            given = {**recipe.settings, "sampler": sampler, "pruner": pruner, "search": search and names}
+            check_same(plan, given, images)
+        else:
+            prepared = prepare(recipe, progress)
+            plan = _plan(recipe, prepared, names, sampler, pruner, images, progress)
+            begin(folder)
+            plan.save(folder)
+        search_ = _Search(plan, plan.open_store(folder), max_trials, max_seconds, max_consecutive_failed_trials)
+        try:
+            search_.run(folder, prepared, workers, progress)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(search_.kept(folder)) from error
+        found = search_result(plan, search_.store, folder)
+        search_.store.close()
+        return found
 
 
 def _plan(

@@ -433,6 +433,15 @@ def test_keras_still_needs_its_step_repaired(two_replicas):
 
 
 @pytest.mark.smoke
+def test_keras_still_needs_the_seeds_of_replicas_repaired(two_replicas):
+    with two_replicas.scope():
+        generator = keras.random.SeedGenerator(1)
+    seeds = two_replicas.run(generator.next)
+    first, second = (seed.numpy().tolist() for seed in two_replicas.experimental_local_results(seeds))
+    assert first == second, f"{MENDED} `_next`"
+
+
+@pytest.mark.smoke
 def test_keras_still_needs_the_logs_of_workers_repaired():
     axes = []
 

@@ -63,6 +63,18 @@ def test_a_mistyped_command_line(cli, arguments, parts):
     assert_one_line(cli(*arguments), *parts, status=2)
 
 
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--strategy", "multiworker"], ["A run is of one process; for several, give `keras-opt launch` a script"]),
+        (["--strategy", "miror"], ["`strategy` must be one of None, 'auto', 'one', 'mirrored'", "Did you mean 'mirro"]),
+        (["--strategy", "one", "--device", "cpu"], ["`device` must be None beside strategy='one'", "leave one of the"]),
+    ],
+)
+def test_a_strategy_that_cannot_be(cli, options, parts):
+    assert_one_line(cli("train", "photos", *options), *parts)
+
+
 def test_no_command_shows_the_help(cli):
     result = cli()
     assert (result.status, result.err) == (0, "")

@@ -1,8 +1,11 @@
 import json
+import re
+import subprocess
 
 import pytest
 
 from keras_opt.core.errors import InputError
+from keras_opt.distribute import cluster
 from keras_opt.distribute.cluster import Cluster, expand_counts, expand_hosts, find_cluster
 
 
@@ -100,3 +103,47 @@ def test_lists_of_hosts_are_expanded(text, hosts):
 @pytest.mark.parametrize(("text", "counts"), [("4", [4]), ("2(x3),1", [2, 2, 2, 1]), ("", [])])
 def test_lists_of_counts_are_expanded(text, counts):
     assert expand_counts(text) == counts
+
+
+# --- what the documentation shows -------------------------------------------------------------------------------------
+
+
+def shown(first):
+    """The indented block of the module's docstring that begins with `first`."""
+    blocks = re.findall(r"(?:^    .*\n)+", cluster.__doc__, re.MULTILINE)
+    (block,) = [block for block in blocks if block.strip().startswith(first)]
+    return re.sub("^    ", "", block, flags=re.MULTILINE)
+
+
+def test_the_tf_config_that_is_shown_names_two_workers():
+    assignment, start = shown("export TF_CONFIG").splitlines()
+    said = subprocess.run(["bash", "-c", f'{assignment}; printf %s "$TF_CONFIG"'], capture_output=True, check=True)
+    found = find_cluster({"TF_CONFIG": said.stdout.decode()})
+    assert found == Cluster(("node1:12345", "node2:12345"), 0, "TF_CONFIG")
+    assert start == "python train.py"
+
+
+def test_the_batch_file_that_is_shown_gives_each_node_a_worker(tmp_path):
+    text = shown("#!/bin/bash")
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\d+)$", text, re.MULTILINE))
+    assert set(options) == {"nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task"}
+    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CPUS_PER_TASK": options["cpus-per-task"]}
+    said = subprocess.run(["bash", "-c", text], env=variables, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [
+        "--distribution=block", "--cpus-per-task=16", "--kill-on-bad-exit=1", "python", "train.py"
+    ]  # fmt: skip
+    nodes, tasks = int(options["nodes"]), int(options["ntasks-per-node"])
+    for index in range(nodes * tasks):
+        found = find_cluster(
+            {
+                "SLURM_JOB_ID": "40005",
+                "SLURM_STEP_NUM_TASKS": str(nodes * tasks),
+                "SLURM_STEP_NODELIST": f"node[1-{nodes}]",
+                "SLURM_STEP_TASKS_PER_NODE": f"{tasks}(x{nodes})",
+                "SLURM_PROCID": str(index),
+                "SLURMD_NODENAME": f"node{1 + index // tasks}",
+            }
+        )
+        assert (found.workers, found.index) == (("node1:12005", "node2:12005"), index)

@@ -102,6 +102,20 @@ def test_sparse_and_ragged_batches_are_repeated(two_replicas):
     assert right.to_list() == [[1.0]] * 2
 
 
+def test_without_it_a_share_without_rows_kills_the_step_of_a_convolution_on_a_cpu(two_replicas):
+    with two_replicas.scope():
+        layers = [keras.layers.Conv2D(2, 2), keras.layers.Flatten(), keras.layers.Dense(2)]
+        model = keras.Sequential([keras.Input((3, 3, 1)), *layers])
+        model.compile("sgd", "mse", run_eagerly=True)
+    rows = np.ones((5, 3, 3, 1), "float32"), np.ones((5, 2), "float32")
+    dataset = tf.data.Dataset.from_tensor_slices(rows).batch(4)
+    shapes = [x.shape[0] for x, _ in taken(model, dataset, is_training=False)]
+    assert shapes == [4, 2]
+    model.fit(taken(model, dataset), shuffle=False, verbose=0)
+    with pytest.raises((tf.errors.OpError, ValueError)):  # else TensorFlow has mended it: delete `convolutions_on_cpus`
+        model.fit(dataset, shuffle=False, verbose=0)
+
+
 @pytest.mark.parametrize("is_mended", [False, True])
 def test_without_it_a_share_without_rows_destroys_the_moving_statistics(is_mended, two_replicas):
     norm = keras.layers.BatchNormalization()

@@ -113,6 +113,26 @@ def test_the_end_of_data_of_unknown_length_counts_as_no_update_as_it_does_in_ker
     assert counts[1] > 8
 
 
+def test_each_replica_drops_out_by_itself(begun, two_replicas):
+    with two_replicas.scope():
+        dropout = keras.layers.Dropout(0.5, seed=1)
+
+    def drawn():
+        masks = two_replicas.run(lambda: dropout(tf.ones((8, 8)), training=True))
+        return [mask.numpy() for mask in two_replicas.experimental_local_results(masks)]
+
+    first, second = drawn()
+    assert np.mean(first == second) < 0.75
+    assert np.any(first != drawn()[0])
+    keras_repairs.undo()
+    with two_replicas.scope():
+        dropout = keras.layers.Dropout(0.5, seed=1)
+    alike = drawn()
+    assert np.array_equal(*alike)
+    assert np.array_equal(alike[0], first)  # the first replica draws what Keras draws
+
+
+@pytest.mark.filterwarnings("ignore:preflight. model .* was made outside")
 def test_models_of_other_strategies_go_keras_own_way(begun, two_replicas):
     other = tf.distribute.OneDeviceStrategy("CPU:0")
     for strategy in (other, tf.distribute.get_strategy()):

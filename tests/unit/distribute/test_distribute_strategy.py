@@ -64,6 +64,14 @@ def test_the_process_has_one_strategy(monkeypatch):
         keras_repairs.undo()
 
 
+@pytest.mark.parametrize("name", ["auto", "mirrored"])
+def test_who_asks_for_less_gets_what_the_process_has(name, mirrored):
+    assert make_strategy(name) is mirrored
+    assert make_strategy(logical_cpus=2) is mirrored
+    with pytest.raises(RuntimeError, match="has a strategy already"):
+        make_strategy("one")
+
+
 def test_a_cpu_cannot_be_split_once_tensorflow_has_started(monkeypatch):
     monkeypatch.setattr(sys.modules["keras_opt.distribute.strategy"], "_made", None)
     tf.ones(()).numpy()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_opt.cli import kinds
+from keras_opt.distribute import choice
 from keras_opt.export import tflite
 from keras_opt.recipes import recipe as module
 from keras_opt.recipes.recipe import Recipe
@@ -41,6 +42,8 @@ from keras_opt.recipes.recipe import Recipe
         ("data", 5),
         ("test", 5),
         ("device", 0),
+        ("strategy", "multiworker"),
+        ("strategy", "tpu"),
         ("out", 7),
     ],
 )
@@ -48,6 +51,16 @@ def test_a_bad_setting_is_named_with_what_was_received(setting, value):
     with pytest.raises(ValueError, match=rf"^Recipe: argument `{setting}` must be .*Received: {setting}=") as caught:
         Recipe(**{setting: value})
     assert "\n" not in str(caught.value)
+
+
+def test_a_strategy_chooses_the_devices_by_itself():
+    with pytest.raises(ValueError, match=r"argument `device` must be None beside strategy='one'.*leave one of the two"):
+        Recipe(device="cpu", strategy="one")
+
+
+def test_a_run_of_several_workers_is_refused_with_what_to_do_instead():
+    with pytest.raises(ValueError, match=r"give `keras-opt launch` a script that makes its model in the scope of"):
+        Recipe(strategy="multiworker")
 
 
 def test_overwrite_and_resume_exclude_one_another():
@@ -93,6 +106,7 @@ def test_a_missing_recipe_file_is_named(tmp_path):
 def test_the_kinds_are_the_same_everywhere():
     assert set(kinds.KINDS) == set(module.QUANTIZE_KINDS)
     assert set(kinds.EXPORT_KINDS) == set(tflite.KINDS)
+    assert set(module.STRATEGIES) == {*choice.NAMES} - {"multiworker"}
 
 
 def test_the_demo_takes_changes():

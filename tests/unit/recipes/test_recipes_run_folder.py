@@ -79,6 +79,19 @@ def test_a_changed_setting_is_refused_by_name_when_resuming(out):
         RunFolder(Recipe(out=str(out), batch_size=16, resume=True), {})
 
 
+def test_what_an_older_keras_opt_did_not_know_has_its_default(out):
+    interrupt(Recipe(out=str(out), epochs=20))
+    saved = out.parent / "run.partial/recipe.yaml"
+    older = [line for line in saved.read_text().splitlines() if line.split(":")[0] not in ("strategy", "weight_decay")]
+    saved.write_text("\n".join(older))
+    recipe = resumed_recipe({"out": str(out), "resume": True})
+    assert (recipe.epochs, recipe.weight_decay, recipe.strategy) == (20, 0.0, None)
+    RunFolder(recipe, {})
+    for name, value in (("weight_decay", 0.1), ("strategy", "mirrored")):
+        with pytest.raises(ValueError, match=f"The interrupted run has {name}=(0.0|None), this one {name}={value!r}"):
+            RunFolder(resumed_recipe({"out": str(out), "resume": True, name: value}), {})
+
+
 def test_resume_without_an_interrupted_run_says_so(out):
     with pytest.raises(ValueError, match=r"no interrupted run of .*run' to resume. Leave out --resume"):
         RunFolder(Recipe(out=str(out), resume=True), {})

@@ -122,6 +122,20 @@ def test_a_short_epoch_begins_again(recipe, unbroken, count_batches, monkeypatch
     assert not result.one_session
 
 
+@pytest.mark.full
+def test_on_two_replicas_the_epoch_begins_again(recipe, settings, mirrored, backed_up_often, count_batches, tmp_path):
+    unbroken = run(Recipe(**settings, strategy="mirrored", out=tmp_path / "unbroken/run"), verbose=0)
+    for point, seen in ((("optimised", 8), [["optimised", 8]]), (("pruned", 9), [["optimised", 6], ["pruned", 9]])):
+        counted = count_batches(point)
+        with pytest.raises(Broken):
+            run(recipe(strategy="mirrored", resume=point[0] == "pruned"), verbose=0)
+        assert counted == seen
+    counted = count_batches()
+    result = run(recipe(strategy="mirrored", resume=True), verbose=0)
+    assert counted == [["pruned", 6]]
+    check_equal(result, unbroken)
+
+
 def test_a_training_whose_model_found_no_room_is_not_trained_again(
     recipe, unbroken, count_batches, tmp_path, monkeypatch, capsys
 ):

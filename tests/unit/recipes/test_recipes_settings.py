@@ -9,11 +9,12 @@ from full_rows import full
 from keras_opt.core.progress import Progress
 from keras_opt.export import LiteRTModel
 from keras_opt.recipes import Recipe, training
+from keras_opt.recipes.devices import check_devices
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.networks import build, shipped
 from keras_opt.recipes.regularization import chosen
 from keras_opt.recipes.run_folder import RunFolder
-from keras_opt.recipes.training import Trainer, check_device
+from keras_opt.recipes.training import Trainer
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_the_cpu_can_be_named(tiny_run):
 @pytest.mark.parametrize("device", ["gpu:3", "tpu", "cpu:7", ""])
 def test_a_device_that_is_not_there_is_named_with_those_that_are(device):
     with pytest.raises(ValueError, match=r"argument `device` must be one of cpu:0.*Received: device="):
-        check_device(Recipe(device=device))
+        check_devices(Recipe(device=device))
 
 
 def test_the_target_ends_the_training(tiny_run):
