@@ -38,9 +38,10 @@ from keras_opt.models import convnet, macs
 from keras_opt.schedules import CosineDecay
 
 CLAIM = (
-    "Five members predict Fashion-MNIST with at least one percentage point more test accuracy together than one of "
-    "them alone (median over the seeds), at five times its MACs; and averaging 20 files of 100 MB raises peak memory "
-    "over the bare import by less than three times one file."
+    "Five members predict Fashion-MNIST with at least half a percentage point more test accuracy together than by "
+    "themselves in the mean, and by their geometric mean better calibrated, in each of the seeds, at five times the "
+    "MACs, for which one wider network gains as much (median over the seeds); and averaging 20 files of 100 MB raises "
+    "peak memory over the bare import by less than three times one file."
 )
 MEMBERS = 5
 BATCH_SIZE = 64
@@ -53,10 +54,10 @@ FILTERS, WIDE_FILTERS = (16, 32), (38, 76)  # the wide network has 1.02 times th
 # The peak is that of /proc: what `resource` tells begins at the memory of the process that started this one.
 MEMORY = """
 import sys, time
+from pathlib import Path
 import keras, tensorflow
 import keras_opt
 from keras_opt.ensemble import average_weights
-from pathlib import Path
 facts = lambda: dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 kilobytes = lambda name: int(facts()[name].split()[0])
 before, start = kilobytes("VmRSS"), time.process_time()
@@ -177,11 +178,10 @@ def compared(seed: int, train: tuple, validation: tuple, test: tuple, epochs: in
     }
 
 
-def memory(count: int, width: int, layers: int) -> dict[str, float]:
-    """The rise of the peak over the bare import while `count` files are averaged, beside one file."""
+def memory(count: int) -> dict[str, float]:
+    """The rise of the peak over the bare import while `count` files of 100 MB are averaged, beside one file."""
     with tempfile.TemporaryDirectory() as folder:
-        stack = [keras.layers.Dense(width) for _ in range(layers)]
-        model = keras.Sequential([keras.Input((width,)), *stack])
+        model = keras.Sequential([keras.Input((800,)), *[keras.layers.Dense(800) for _ in range(40)]])
         files = [str(Path(folder) / f"{number}.keras") for number in range(count)]
         for file in files:
             model.save(file)
@@ -222,7 +222,7 @@ def main() -> None:
     for name in GAINS:
         gains = [row[f"{name}_gain"] for row in rows]
         metrics[f"{name}_gain_min"], metrics[f"{name}_gain_max"] = min(gains), max(gains)
-    metrics |= memory(3 if quick else 20, 800, 40)
+    metrics |= memory(3 if quick else 20)
     report("ensembles", CLAIM, metrics, rows, write=not quick)
 
 

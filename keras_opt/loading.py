@@ -51,7 +51,7 @@ def load_model(path: str | os.PathLike, compile: bool = True) -> keras.Model:
             f"{str(path)!r} cannot be loaded ({reason}). If it holds classes of your own, import "
             "their module first; if it was damaged, save it again."
         ) from error
-    model.class_names = class_names
+    model.class_names = class_names or getattr(model, "class_names", ())  # a PredictionEnsemble has its own
     return model
 
 

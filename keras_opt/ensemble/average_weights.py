@@ -45,7 +45,7 @@ def average_weights(
 
     Raises:
         ValueError: There is nothing to average; the names (numbers that Keras gave aside), shapes or dtypes of the
-            weights differ, or integers; a file cannot be read; `weights` do not fit.
+            weights differ, or integers, or the `class_names`; a file cannot be read; `weights` do not fit.
 
     Cost: one read of each; in memory two times the weights, and some copies of a single variable; on the disk, while a
         `.keras` file is read, its weights once more.
@@ -67,7 +67,7 @@ def average_weights(
         mean = sources.mixed(mean, int(place), shares[place] / total)
     average = sources.scratch
     put_in(average, mean)
-    average.class_names = getattr(sources.network, "class_names", ())
+    average.class_names = sources.class_names
     if reestimate_batch_norm is not None:
         reestimate(average, reestimate_batch_norm)
     return average
@@ -80,4 +80,4 @@ def _shares(weights: Sequence[float] | None, count: int) -> np.ndarray:
     must_be = f"{count} finite numbers of at least 0, not all 0"
     if len(values) != count or not all(is_number(each) and each >= 0 for each in values) or not any(values):
         raise argument_error("average_weights", "weights", weights, must_be, "Give one for each model or file.")
-    return np.asarray(values, np.float64)
+    return np.asarray(values, np.float64) / max(values)

@@ -15,10 +15,11 @@ def combine(outputs: Sequence[Any], method: str, activation: str | None) -> Any:
     Args:
         outputs: One symbolic tensor a member, (batch, ..., outputs).
         method: One of `METHODS`.
-        activation: For "geometric": `outputs` are what went into it in the members.
+        activation: In which all members end, "softmax" or "sigmoid"; `None` if they do not. For "geometric" `outputs`
+            are what went into it.
     """
     if method == "vote":
-        return _mean([_vote(each) for each in outputs])
+        return _mean([_vote(each, is_sigmoid=activation == "sigmoid") for each in outputs])
     if method == "weighted":
         return _weighted(outputs)
     if method == "geometric":
@@ -30,21 +31,20 @@ def _mean(outputs: Sequence[Any]) -> Any:
     return outputs[0] if len(outputs) == 1 else keras.layers.Average(name="mean")(outputs)
 
 
-def _vote(output: Any) -> Any:
-    """One where the member has its highest output, shared if there are several; a single output is above 0.5 or not.
+def _vote(output: Any, *, is_sigmoid: bool) -> Any:
+    """One where the member has its highest output, shared if there are several; or where it is above 0.5.
 
     Not by `one_hot`, whose check for negative classes LiteRT has no operation for.
     """
-    if output.shape[-1] == 1:
+    if output.shape[-1] == 1 or is_sigmoid:
         return keras.ops.cast(output > 0.5, output.dtype)
     highest = keras.ops.cast(output >= keras.ops.max(output, axis=-1, keepdims=True), output.dtype)
     return highest / keras.ops.sum(highest, axis=-1, keepdims=True)
 
 
 def _weighted(outputs: Sequence[Any]) -> Any:
-    shape = tuple(-1 if size is None else size for size in outputs[0].shape[1:])
-    columns = [keras.layers.Reshape((*shape, 1))(each) for each in outputs]
-    table = columns[0] if len(columns) == 1 else keras.layers.Concatenate(axis=-1)(columns)
+    columns = [keras.ops.expand_dims(each, -1) for each in outputs]
+    table = keras.layers.Concatenate(axis=-1)(columns)
     equal = keras.initializers.Constant(1 / len(outputs))
     weigh = keras.layers.Dense(1, use_bias=False, kernel_initializer=equal, name=WEIGHTS_LAYER)
-    return keras.layers.Reshape(shape, name="weighted")(weigh(table))
+    return keras.ops.squeeze(weigh(table), -1)

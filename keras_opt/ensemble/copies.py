@@ -7,6 +7,7 @@ import keras
 
 from keras_opt.core.errors import argument_error
 from keras_opt.core.set_weights import set_weights
+from keras_opt.ensemble.class_names import class_names_of
 from keras_opt.models.graph import functional, has_graph
 
 
@@ -21,6 +22,7 @@ def copy_of(model: keras.Model, owner: str) -> keras.Model:
         raise argument_error(owner, "models", model, "built models", cure)
     copied = _same_layers(model, owner)
     set_weights(copied, model.get_weights())
+    copied.class_names = class_names_of(model)
     return copied
 
 

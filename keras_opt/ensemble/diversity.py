@@ -8,7 +8,9 @@ import keras
 import numpy as np
 
 from keras_opt.core.axes import plot_axes
-from keras_opt.ensemble.prediction_ensemble import check_members, targets_like
+from keras_opt.core.errors import argument_error
+from keras_opt.ensemble.held_out import outputs_and_targets
+from keras_opt.ensemble.prediction_ensemble import check_members
 from keras_opt.models.macs import macs
 
 
@@ -78,7 +80,7 @@ class Diversity:
         return "\n".join(lines).replace("nan", "  -")
 
 
-def diversity(models: Sequence[keras.Model], x: Any, y: Any, batch_size: int = 32) -> Diversity:
+def diversity(models: Sequence[keras.Model], x: Any, y: Any = None, batch_size: int = 32) -> Diversity:
     """Compares classifiers on data that none was trained on: what an ensemble of them gains, and what each costs.
 
     An ensemble is better than its members where they are wrong in different rows. A member that adds nothing here costs
@@ -86,12 +88,12 @@ def diversity(models: Sequence[keras.Model], x: Any, y: Any, batch_size: int = 3
 
     Args:
         models: Built functional or Sequential classifiers of the same inputs and output.
-        x: Inputs, as `predict` takes them.
-        y: Class numbers or one-hot rows.
+        x: Inputs, as `predict` takes them; or a `tf.data.Dataset` of batches `(x, y)`.
+        y: Class numbers or one-hot rows; `None` for a dataset.
         batch_size: Int of at least 1. Default 32.
 
     Raises:
-        ValueError: There is no model, their shapes differ, or `y` does not fit.
+        ValueError: There is no model, their shapes differ, `y` does not fit, or outputs are not finite.
 
     Cost: one prediction of each model.
 
@@ -106,8 +108,12 @@ def diversity(models: Sequence[keras.Model], x: Any, y: Any, batch_size: int = 3
         (2, 2)
     """
     models = check_members("diversity", models)
-    outputs = np.stack([model.predict(x, batch_size=batch_size, verbose=0) for model in models])
-    truth = _classes(targets_like("diversity", y, outputs[0]))
+    names = [f"models[{place}]" for place in range(len(models))]
+    outputs, targets = outputs_and_targets("diversity", models, names, x, y, batch_size)
+    if targets.shape[-1] > 1 and not np.allclose(targets.sum(axis=-1), 1, atol=1e-3):
+        must_be = "one class for each row"
+        raise argument_error("diversity", "y", targets, must_be, "Of several labels a row compare each by itself.")
+    truth = _classes(targets)
     classes = np.stack([_classes(each) for each in outputs]).reshape(len(models), -1)
     wrong = classes != truth.reshape(-1)
     accuracy = _accuracy(outputs.mean(axis=0), truth)

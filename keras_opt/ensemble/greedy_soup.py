@@ -8,9 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_opt.callbacks.monitors import check_mode_is_known, missing_monitor, mode_in_model, resolve_mode
-from keras_opt.core.errors import InputError, check_choice, check_name
+from keras_opt.core.errors import InputError, argument_error, check_choice, check_name
 from keras_opt.ensemble.weight_sources import WeightSources, put_in
 from keras_opt.models.batches import check_is_repeatable
 from keras_opt.models.reestimate_batch_norm import reestimate_batch_norm as reestimate
@@ -86,6 +87,7 @@ def greedy_soup(
     check_name("greedy_soup", "monitor", monitor)
     check_choice("greedy_soup", "mode", mode, ("auto", "min", "max"))
     check_is_repeatable("greedy_soup", "validation", validation)
+    _check_has_targets(validation)
     if reestimate_batch_norm is not None:
         check_is_repeatable("greedy_soup", "reestimate_batch_norm", reestimate_batch_norm)
     sources = WeightSources("greedy_soup", "models", models, model, compile=True)
@@ -102,9 +104,16 @@ def greedy_soup(
     put_in(soup, mean)
     if reestimate_batch_norm is not None and len(members) > 1:
         reestimate(soup, reestimate_batch_norm)
-    soup.class_names = getattr(sources.network, "class_names", ())
+    soup.class_names = sources.class_names
     soup.soup = Soup(tuple(members), tuple(values), value, monitor)
     return soup
+
+
+def _check_has_targets(validation: Any) -> None:
+    has_rows = isinstance(validation, tuple) and len(validation) in (2, 3)
+    if not has_rows and not isinstance(validation, tf.data.Dataset | keras.utils.PyDataset):
+        must_be = "(x, y), (x, y, sample_weight) or a dataset of such batches"
+        raise argument_error("greedy_soup", "validation", validation, must_be, "Give the targets too.")
 
 
 class _Tasting:

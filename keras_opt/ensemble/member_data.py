@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_opt.core.errors import InputError, argument_error, kind_error
 
@@ -30,10 +31,9 @@ class MemberData:
 
     def __post_init__(self):
         if not self.is_arrays:
-            if isinstance(self.data, tuple):
-                raise kind_error(
-                    "train_ensemble", "data", self.data, "(x, y) in NumPy arrays", "Give np.asarray of each."
-                )
+            if not isinstance(self.data, tf.data.Dataset | keras.utils.PyDataset):
+                must_be = "(x, y) in NumPy arrays, or a dataset that can be gone through for each member"
+                raise kind_error("train_ensemble", "data", self.data, must_be, "Give np.asarray of x and of y.")
             if self.vary != "seed":
                 must_be = f"(x, y) in arrays for vary={self.vary!r}"
                 cure = 'Of batches no rows can be drawn: give arrays, or vary="seed".'

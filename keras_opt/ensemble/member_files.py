@@ -7,8 +7,10 @@ from typing import Any
 import keras
 
 from keras_opt.core.errors import InputError
-from keras_opt.core.files import atomic_path, write_atomic
+from keras_opt.core.files import write_atomic
+from keras_opt.ensemble.class_names import class_names_of
 from keras_opt.loading import load_model
+from keras_opt.models.labelled_file import save_labelled
 
 _SETTINGS_NAME = "ensemble.json"
 
@@ -28,7 +30,7 @@ class MemberFiles:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _SETTINGS_NAME
-        if not path.is_file():
+        if not path.is_file() or not any(folder.glob("member_*.keras")):
             write_atomic(path, json.dumps(settings, indent=1) + "\n")
             return
         try:
@@ -52,11 +54,20 @@ class MemberFiles:
         return self.path(member).is_file()
 
     def load(self, member: int) -> keras.Model:
-        """A finished member, compiled."""
-        return load_model(self.path(member))
+        """A finished member, compiled.
+
+        Raises:
+            ValueError: Its file is damaged, or holds a class that is not known here.
+        """
+        try:
+            return load_model(self.path(member))
+        except InputError as error:
+            raise InputError(
+                f"train_ensemble: the member in {str(self.path(member))!r} cannot be loaded. {error} Delete it, and "
+                "the same call trains it again."
+            ) from error
 
 
 def save_member(model: keras.Model, path: Path) -> None:
     """Save a finished member whole or not at all."""
-    with atomic_path(path) as temporary:
-        model.save(temporary)
+    save_labelled(model, path, class_names_of(model))

@@ -7,10 +7,12 @@ import keras
 import numpy as np
 
 from keras_opt.core.errors import InputError, argument_error, check_choice, kind_error
+from keras_opt.ensemble.class_names import class_names_of, common_class_names
 from keras_opt.ensemble.combining import METHODS, WEIGHTS_LAYER, combine
 from keras_opt.ensemble.copies import functional_copy
+from keras_opt.ensemble.held_out import outputs_and_targets
 from keras_opt.ensemble.simplex_weights import least_squares_weights, likelihood_weights
-from keras_opt.models.graph import has_graph, output_names
+from keras_opt.models.graph import calls, functional, has_graph, output_leaves
 
 _LOSSES = ("log", "squared")
 
@@ -21,16 +23,17 @@ class PredictionEnsemble(keras.Model):
 
     Members that err in different places are more often right together than each by itself; those that err in the same
     places (see `diversity`) gain little. Their mean is less sure than they are: better calibrated where they were too
-    sure, as networks that were trained long are, and worse where they were not. It costs as much as all members
-    together; where that is too much, look at `average_weights` and `greedy_soup`, or let it teach one small model.
+    sure, as networks that were trained long are, and worse where they were not; the geometric mean is surer. It costs
+    as much as all members together: one wider network of that cost may gain as much. Where it is too much, look at
+    `average_weights` and `greedy_soup`, or let it teach one small model.
 
     With p_m the output of member m of n:
 
         mean        sum_m p_m / n, for probabilities, logits or regression
         geometric   prod_m p_m^(1/n), normalised; computed without rounding or overflow as the softmax (sigmoid) of the
                     mean of what goes into the members' softmax (sigmoid)
-        vote        the share of the members whose highest output it is; of a single output, that find it above 0.5;
-                    has no int8 form in LiteRT
+        vote        the share of the members whose highest output it is; where members end in a sigmoid or have a
+                    single output, that find it above 0.5; has no int8 form in LiteRT
         weighted    sum_m w_m p_m, with the w of `fit_weights`, before that 1 / n
 
     It is a Keras model like any other: one graph, which can be compiled, evaluated, saved, exported by `to_tflite`. It
@@ -40,7 +43,8 @@ class PredictionEnsemble(keras.Model):
 
     Args:
         models: Built functional or Sequential models of the same input and output shapes, at least one, each with one
-            output; for "geometric" all of them end in a softmax, or all in a sigmoid.
+            output; for "geometric" all of them end in a softmax, or all in a sigmoid. Where they take different types
+            of numbers, the ensemble takes the one that holds both.
         method: `"mean"`, `"geometric"`, `"vote"` or `"weighted"`. Default `"mean"`.
         name: The name of the model. Default `"ensemble"`.
 
@@ -54,7 +58,9 @@ class PredictionEnsemble(keras.Model):
             fit.
         TypeError: A member is no Keras model.
 
-    Cost: the parameters and MACs of all members.
+    Cost: the parameters and MACs of all members. In `benchmarks/results/ensembles.json` five gain 0.9 points of test
+        accuracy over one, a wider network of their MACs 1.1 (medians of three seeds); the geometric mean has about half
+        the calibration error of one member, the mean somewhat more than one.
 
     Source: L. K. Hansen, P. Salamon, 1990, "Neural Network Ensembles"; B. Lakshminarayanan et al., 2017, "Simple and
         Scalable Predictive Uncertainty Estimation using Deep Ensembles", section 2.4; for "weighted" L. Breiman, 1996,
@@ -71,19 +77,18 @@ class PredictionEnsemble(keras.Model):
     def __init__(self, models: Sequence[keras.Model], method: str = "mean", name: str = "ensemble"):
         check_choice("PredictionEnsemble", "method", method, METHODS)
         models = check_members("PredictionEnsemble", models)
-        activation = _common_activation(models) if method == "geometric" else None
-        linear = {"activation": "linear"}
+        activation = _common_activation(models)
+        if method == "geometric" and activation is None:
+            raise _activation_error(models)
+        linear = {"activation": "linear"} if method == "geometric" else {}
         members = [
-            functional_copy(model, f"member_{place}", {_output_layer(model).name: linear} if activation else {})
+            functional_copy(model, f"member_{place}", {_output_layer(model).name: linear} if linear else {})
             for place, model in enumerate(models)
         ]
-        inputs = keras.tree.map_structure(
-            lambda each: keras.Input(batch_shape=(None, *each.shape[1:]), dtype=each.dtype, name=each.name),
-            members[0].input,
-        )
+        inputs = _common_inputs(members)
         super().__init__(inputs, combine([member(inputs) for member in members], method, activation), name=name)
         self.method = method
-        self.class_names = getattr(models[0], "class_names", ())
+        self.class_names = next(filter(None, map(class_names_of, models)), ())
 
     @property
     def members(self) -> list[keras.Model]:
@@ -98,14 +103,14 @@ class PredictionEnsemble(keras.Model):
             return keras.ops.convert_to_numpy(self.get_layer(WEIGHTS_LAYER).kernel)[:, 0]
         return np.full(len(self.members), 1 / len(self.members), np.float32)
 
-    def fit_weights(self, x: Any, y: Any, loss: str | None = None, batch_size: int = 32) -> np.ndarray:
+    def fit_weights(self, x: Any, y: Any = None, loss: str | None = None, batch_size: int = 32) -> np.ndarray:
         """Sets what each member counts to what is best on data that no member was trained on.
 
         None is negative and they sum to 1, so with few rows they overfit little, and useless members get 0.
 
         Args:
-            x: Inputs, as `predict` takes them.
-            y: Targets: class numbers, one-hot rows or probabilities; or those of a regression.
+            x: Inputs, as `predict` takes them; or a `tf.data.Dataset` of batches `(x, y)`.
+            y: Targets: class numbers, one-hot rows or probabilities; or those of a regression. `None` for a dataset.
             loss: `"log"`, the mean negative log-likelihood of `y`, by expectation maximisation; or `"squared"`, the
                 squared error, by non-negative least squares. Default `None`: "log" if the outputs of all members are
                 probabilities, which sum to 1 unless there is one only.
@@ -116,7 +121,8 @@ class PredictionEnsemble(keras.Model):
 
         Raises:
             RuntimeError: `method` is not "weighted".
-            ValueError: `y` does not fit the outputs; or `loss` is "log" and these are no probabilities.
+            ValueError: `y` does not fit the outputs; outputs are not finite; or `loss` is "log" and these are no
+                probabilities.
 
         Cost: one prediction of each member; some milliseconds for 10,000 rows.
         """
@@ -127,8 +133,9 @@ class PredictionEnsemble(keras.Model):
             )
         if loss is not None:
             check_choice("PredictionEnsemble.fit_weights", "loss", loss, _LOSSES)
-        outputs = np.stack([each.predict(x, batch_size=batch_size, verbose=0) for each in self.members], axis=-1)
-        targets = targets_like("PredictionEnsemble.fit_weights", y, outputs[..., 0])
+        members, names = self.members, [f"models[{place}]" for place in range(len(self.members))]
+        outputs, targets = outputs_and_targets("PredictionEnsemble.fit_weights", members, names, x, y, batch_size)
+        outputs = np.moveaxis(outputs, 0, -1)
         are_probabilities = _are_probabilities(outputs) and _are_probabilities(targets[..., np.newaxis])
         if loss == "log" and not are_probabilities:
             cure = "Let the members end in a softmax or sigmoid, or use 'squared'."
@@ -150,18 +157,19 @@ class PredictionEnsemble(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         # That of the functional model, so that whatever reads a graph from the config finds it.
-        return {**keras.Model(self.input, self.output, name=self.name).get_config(), "method": self.method}
+        graph = keras.Model(self.input, self.output, name=self.name).get_config()
+        return {**graph, "method": self.method, "class_names": list(self.class_names)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "PredictionEnsemble":
         config = dict(config)
-        method = config.pop("method")
+        method, class_names = config.pop("method"), config.pop("class_names")
         plain = keras.Model.from_config(config, custom_objects)
         ensemble = cls.__new__(cls)
         # Past `__init__`, which would copy the members: to Keras's functional model, the base class of the first one.
         super(PredictionEnsemble, ensemble).__init__(plain.input, plain.output, name=plain.name)
         ensemble.method = method
-        ensemble.class_names = ()
+        ensemble.class_names = tuple(class_names)
         return ensemble
 
 
@@ -182,57 +190,61 @@ def check_members(owner: str, models: Any) -> list[keras.Model]:
         if len(model.outputs) != 1:
             cure = "Make one ensemble for each output."
             raise argument_error(owner, f"models[{place}]", model, "a model with one output", cure)
-    facts = [
-        {
-            "inputs": [tuple(each.shape[1:]) for each in model.inputs],
-            "output": tuple(model.outputs[0].shape[1:]),
-            "class_names": tuple(getattr(model, "class_names", None) or ()),
-        }
-        for model in models
-    ]
+    facts = [{"inputs": _input_shapes(each), "output": tuple(each.outputs[0].shape[1:])} for each in models]
     for place, found in enumerate(facts):
         for name, value in found.items():
-            if value != facts[0][name] and (name != "class_names" or (value and facts[0][name])):
+            if value != facts[0][name]:
                 raise InputError(
-                    f"{owner}: argument `models` must be models of the same inputs, output and classes. Received: "
+                    f"{owner}: argument `models` must be models of the same inputs and output. Received: "
                     f"models[0] has {name} {facts[0][name]}, models[{place}] has {value}. Train them on the same task."
                 )
+    common_class_names(
+        owner, "models", [(f"models[{place}]", class_names_of(each)) for place, each in enumerate(models)]
+    )
     return list(models)
 
 
+def _input_shapes(model: keras.Model) -> Any:
+    """The shape of each input, by name where the model takes them so."""
+    inputs = functional(model).input
+    if isinstance(inputs, dict):
+        return keras.tree.map_structure(lambda each: tuple(each.shape[1:]), inputs)
+    return [tuple(each.shape[1:]) for each in model.inputs]
+
+
+def _common_inputs(members: Sequence[keras.Model]) -> Any:
+    """Inputs like those of the first, of types that hold what each member takes: a member casts what it gets."""
+    types = zip(*([each.dtype for each in member.inputs] for member in members), strict=True)
+    common = [each[0] if len(set(each)) == 1 else keras.backend.result_type(*each) for each in types]
+    inputs = [
+        keras.Input(batch_shape=(None, *each.shape[1:]), dtype=dtype, name=each.name)
+        for each, dtype in zip(members[0].inputs, common, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(members[0].input, inputs)
+
+
 def _output_layer(model: keras.Model) -> keras.Layer | None:
-    """The layer that makes the output of `model`; `None` if an operation such as `x + y` does."""
-    names = output_names(model)
-    return next((layer for layer in model.layers if layer.name in names), None)
+    """The layer that makes the output of `model` and nothing else; `None` if an operation such as `x + y` does."""
+    (name,) = output_leaves(model)
+    layer = next((layer for layer in model.layers if layer.name == name), None)
+    return layer if layer is not None and len(calls(model)[name]) == 1 else None
 
 
-def _common_activation(models: Sequence[keras.Model]) -> str:
+def _activations(models: Sequence[keras.Model]) -> set[Any]:
+    return {getattr(_output_layer(model), "activation", None) for model in models}
+
+
+def _common_activation(models: Sequence[keras.Model]) -> str | None:
     """Where all members end in a softmax, or all in a sigmoid, its name."""
-    found = {getattr(_output_layer(model), "activation", None) for model in models}
-    for name in ("softmax", "sigmoid"):
-        if found == {keras.activations.get(name)}:
-            return name
-    names = ", ".join(sorted(getattr(each, "__name__", "none") for each in found))
+    found = _activations(models)
+    return next((name for name in ("softmax", "sigmoid") if found == {keras.activations.get(name)}), None)
+
+
+def _activation_error(models: Sequence[keras.Model]) -> InputError:
+    names = ", ".join(sorted(getattr(each, "__name__", "none") for each in _activations(models)))
     must_be = 'models whose last layers all have activation="softmax", or all "sigmoid", for method="geometric"'
     cure = f'The activations are: {names}. Use method="mean", or let the members end in the same one.'
-    raise argument_error("PredictionEnsemble", "models", models, must_be, cure)
-
-
-def targets_like(owner: str, y: Any, outputs: np.ndarray) -> np.ndarray:
-    """`y` in the shape of `outputs`, class numbers as one-hot rows."""
-    y = np.asarray(y)
-    if y.shape == outputs.shape:
-        return y
-    classes = outputs.shape[-1]
-    if y.shape == (*outputs.shape[:-1], 1):
-        y = y[..., 0]
-    if y.shape == outputs.shape[:-1]:
-        if classes == 1:
-            return y[..., np.newaxis]
-        if np.all(y == y.astype(int)) and y.min() >= 0 and y.max() < classes:
-            return np.eye(classes)[y.astype(int)]
-    must_be = f"of shape {outputs.shape}, or class numbers from 0 to {classes - 1}"
-    raise argument_error(owner, "y", y.shape, must_be, "Give one target for each row of `x`.")
+    return argument_error("PredictionEnsemble", "models", models, must_be, cure)
 
 
 def _are_probabilities(outputs: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ import multiprocessing.reduction
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def train_ensemble(
     Args:
         build: A function without arguments that returns a new compiled model.
         n: Int of at least 1, the number of members.
-        data: `(x, y)` or `(x, y, sample_weight)` in NumPy arrays; with `vary="seed"` also a dataset of batches, whose
-            order is its own.
+        data: `(x, y)` or `(x, y, sample_weight)` in NumPy arrays; with `vary="seed"` also a dataset of batches, a
+            `tf.data.Dataset` or `keras.utils.PyDataset`, whose order is its own.
         vary: `"seed"`; `"bootstrap"`: as many rows as there are, drawn with replacement; or `"fold"`: all rows but
             those of one of n folds, which are `validation_data`. Default `"seed"`.
         folder: Where finished members are saved, as `member_0.keras`, ... Default `None`: nowhere.
@@ -92,10 +92,10 @@ def train_ensemble(
     if folder is not None:
         check_path("train_ensemble", "folder", folder)
     members_data = MemberData(data, vary, n, seed)
-    if vary == "fold" and "validation_data" in fit_arguments:
-        must_be = 'left out for vary="fold"'
-        cure = "Each member is validated on the fold it leaves out."
-        raise argument_error("train_ensemble", "validation_data", "given", must_be, cure)
+    if seed + n > 2**32:
+        cure = "Keras takes no larger ones, and the last member has seed + n - 1."
+        raise argument_error("train_ensemble", "seed", seed, f"at most {2**32 - n}", cure)
+    _check_validation(vary, fit_arguments)
     if processes > 1:
         _check_sendable(build, data, fit_arguments)
     with tempfile.TemporaryDirectory() as temporary:
@@ -115,10 +115,23 @@ def train_ensemble(
             trained = {}
             for member in missing:
                 ticks = _Ticks(stage, f"member {member + 1} of {n}", epochs)
-                trained[member] = _train(build, members_data, fit_arguments, member, ticks)
+                trained[member] = _train(build, members_data, fit_arguments, member, ticks, list(trained.values()))
                 if files is not None:
                     save_member(trained[member], files.path(member))
         return [trained[member] if member in trained else files.load(member) for member in range(n)]
+
+
+def _check_validation(vary: str, fit_arguments: dict[str, Any]) -> None:
+    """Raise if members were validated on rows that they are trained on, or not on their folds."""
+    refused = {
+        "bootstrap": {"validation_split": "Rows that are drawn twice would be on both sides: give validation_data."},
+        "fold": dict.fromkeys(
+            ("validation_data", "validation_split"), "Each member is validated on the fold it leaves out."
+        ),
+    }
+    for name, cure in refused.get(vary, {}).items():
+        if fit_arguments.get(name):
+            raise argument_error("train_ensemble", name, "given", f"left out for vary={vary!r}", cure)
 
 
 class _Ticks(keras.callbacks.Callback):
@@ -142,12 +155,16 @@ def _train(
     fit_arguments: dict[str, Any],
     member: int,
     ticks: keras.callbacks.Callback | None = None,
+    earlier: Sequence[keras.Model] = (),
 ) -> keras.Model:
     """One member, from its seed."""
     keras.utils.set_random_seed(data.seed + member)
     model = build()
     if not isinstance(model, keras.Model) or not model.compiled:
         raise kind_error("train_ensemble", "build", build, "a function that returns a compiled model", "Compile it.")
+    if any(model is other for other in earlier):
+        must_be, cure = "a function that returns a new model each time", "Make the model inside of it."
+        raise argument_error("train_ensemble", "build", build, must_be, cure)
     arrays, left_out = data.of(member)
     arguments = {**fit_arguments, "verbose": 0}
     arguments["callbacks"] = [*copy.deepcopy(_as_list(arguments.get("callbacks"))), *([ticks] if ticks else [])]

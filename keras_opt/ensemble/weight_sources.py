@@ -14,9 +14,11 @@ import numpy as np
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError, argument_error, kind_error
 from keras_opt.core.set_weights import set_weights
+from keras_opt.ensemble.class_names import class_names_of, common_class_names
 from keras_opt.ensemble.copies import copy_of
 from keras_opt.ensemble.weight_files import SUFFIXES, checkpoint_files, weights_file, weights_in_file
 from keras_opt.loading import load_model
+from keras_opt.models.labelled_file import read_class_names
 
 # What Keras, h5py and the zip reader raise for a file that is damaged or is no such file.
 _READ_ERRORS = (ValueError, KeyError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -36,6 +38,7 @@ class WeightSources:
     Attributes:
         network: `model`, else the first of the models, else the first file, loaded.
         scratch: A model of the same network that is not compiled and nobody else's. Reading a file changes its weights.
+        class_names: Those of all that have some.
     """
 
     def __init__(self, owner: str, name: str, sources: Any, model: keras.Model | None, compile: bool):
@@ -59,6 +62,9 @@ class WeightSources:
         self._check_models(models)
         self.scratch = copy_of(self.network, owner) if models or compile else self.network
         self._check_files(files, has_model=bool(models))
+        named = [(self._label(each), class_names_of(each)) for each in models]
+        named += [(self._label(each), read_class_names(each)) for each in full_files]
+        self.class_names = common_class_names(owner, name, named)
 
     def __len__(self) -> int:
         return len(self._sources)

@@ -337,7 +337,7 @@ BESIDE = {
         "models_or_files": [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])]
     },
     ensemble.diversity: {"x": [], "y": []},
-    ensemble.greedy_soup: {"models": [], "validation": []},
+    ensemble.greedy_soup: {"models": [], "validation": ([], [])},
     ensemble.train_ensemble: {"build": dict, "n": 2, "data": ()},
     layers.DropBlock: {"rate": 0.1},
     layers.RandomCrop: {"height": 4, "width": 4},

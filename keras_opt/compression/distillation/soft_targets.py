@@ -119,15 +119,35 @@ def tasks_of(owner: str, model: keras.Model, kinds: list[str], task: str | Seque
 
 def _end(model, name):
     """The activation that the output of the layer `name` comes from, or `None`."""
-    layer = next((layer for layer in model.layers if layer.name == name), None)
+    layers = {layer.name: layer for layer in model.layers}
+    layer = layers.get(name)
     while isinstance(getattr(layer, "layer", None), keras.Layer):  # a wrapper
         layer = layer.layer
     if has_graph(layer):
         return _end(functional(layer), output_leaves(layer)[0])
+    graph = calls(model)
+    sources = graph[name][0]
+    if isinstance(layer, keras.layers.Average):
+        return _common_end(model, sources)
+    if _is_weighted_mean(layer) and isinstance(layers.get(sources[0]), keras.layers.Concatenate):
+        return _common_end(model, graph[sources[0]][0])
     if layer is not None and hasattr(layer, "activation"):
         return _ACTIVATIONS.get(layer.activation, "linear")
-    sources = calls(model)[name][0]
     return _end(model, sources[0]) if len(sources) == 1 else None
+
+
+def _common_end(model, sources):
+    """The activation that all of these come from, of which a mean has the kind; `None` if they differ."""
+    ends = {_end(model, source) for source in sources}
+    return ends.pop() if len(ends) == 1 else None
+
+
+def _is_weighted_mean(layer):
+    """Whether `layer` is that of an ensemble which weighs its members: they sum to 1, none is negative."""
+    if not isinstance(layer, keras.layers.Dense) or layer.units > 1 or layer.use_bias:
+        return False
+    kernel = ops.convert_to_numpy(layer.kernel)
+    return bool(np.all(kernel >= 0) and abs(kernel.sum() - 1) < 1e-3)
 
 
 def _sum_to_one(model):

@@ -302,3 +302,26 @@ def test_class_weights_beside_cached_answers():
 def test_wrong_kinds(name, value):
     with pytest.raises(TypeError, match=f"argument `{name}` must be a"):
         distill(**{"student": network(), "teacher": network(), name: value})
+
+
+@pytest.mark.parametrize(
+    ("end", "units", "kind"), [("softmax", 3, "softmax"), ("sigmoid", 1, "sigmoid"), (None, 3, "linear")]
+)
+@pytest.mark.parametrize("method", ["mean", "weighted"])
+def test_an_ensemble_is_read_as_its_members_are(end, units, kind, method):
+    members = [network(4, end, units) for _ in range(2)]
+    ensemble = PredictionEnsemble(members, method)
+    assert output_kinds("distill", "teacher", ensemble) == [kind]
+    assert output_kinds("distill", "teacher", ensemble.to_plain()) == [kind]
+
+
+def test_a_layer_that_happens_to_weigh_is_no_ensemble():
+    ends = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    assert output_kinds("distill", "student", keras.Sequential([keras.Input((1,)), ends])) == ["linear"]
+    alone = PredictionEnsemble([network(4, "sigmoid", 1)], "weighted")
+    assert output_kinds("distill", "teacher", alone) == ["sigmoid"]
+
+
+def test_an_ensemble_that_votes_on_labels_teaches_their_probabilities():
+    members = [network(4, "sigmoid", 1) for _ in range(2)]
+    assert output_kinds("distill", "teacher", PredictionEnsemble(members, "vote")) == ["sigmoid"]

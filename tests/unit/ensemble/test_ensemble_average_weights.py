@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_opt.callbacks import ModelCheckpoint
 from keras_opt.ensemble import average_weights
+from keras_opt.models.labelled_file import save_labelled
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 
@@ -186,3 +187,21 @@ class Subclassed(keras.Model):
 
     def get_config(self):
         return {}
+
+
+def test_models_and_files_of_other_class_names(tmp_path):
+    first, second = network(seed=0), network(seed=1)
+    first.class_names, second.class_names = ("a", "b"), ("b", "a")
+    with pytest.raises(ValueError, match=r"same classes.*has class_names \('a', 'b'\), model .* has \('b', 'a'\)"):
+        average_weights([first, network(), second])
+    save_labelled(second, tmp_path / "second.keras", second.class_names)
+    with pytest.raises(ValueError, match=r"same classes.*second\.keras' has \('b', 'a'\)"):
+        average_weights([first, tmp_path / "second.keras"])
+
+
+def test_weights_of_any_size():
+    assert_weights(average_weights([network(seed=0), network(seed=1)], [1e308, 1e308]), expected_of_two())
+
+
+def expected_of_two():
+    return expected([network(seed=0), network(seed=1)])

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_opt.ensemble import diversity
 
@@ -62,3 +63,20 @@ def test_bad_input():
         diversity([table_model([0, 1], "a"), table_model([0, 1, 1], "b")], X, TRUTH)
     with pytest.raises(ValueError, match=r"diversity: argument `y` must be of shape \(4, 2\)"):
         diversity([table_model(TRUTH, "a")], X, [0, 1, 2, 3])
+
+
+def test_a_dataset_is_gone_through_once_for_all_models():
+    models = [table_model([1, 0, 1, 1], "a"), table_model(TRUTH, "b")]
+    shuffled = tf.data.Dataset.from_tensor_slices((X, TRUTH)).shuffle(4).batch(3)
+    found = diversity(models, shuffled)
+    np.testing.assert_allclose(found.accuracy, [0.75, 1])
+    assert found.disagreement[0, 1] == 0.25
+    with pytest.raises(ValueError, match=r"diversity: argument `y` must be left out"):
+        diversity(models, shuffled, TRUTH)
+    with pytest.raises(ValueError, match=r"diversity: argument `x` must be a dataset that ends"):
+        diversity(models, shuffled.repeat())
+
+
+def test_several_labels_a_row_are_refused():
+    with pytest.raises(ValueError, match="`y` must be one class for each row"):
+        diversity([table_model(TRUTH, "a")], X, np.ones((4, 2)))

@@ -84,3 +84,9 @@ def test_what_cannot_be_evaluated():
     model = scale(1.0, [keras.metrics.MeanMetricWrapper(lambda y, p: p, name="odd")])
     with pytest.raises(ValueError, match='give mode="min" or "max"'):
         greedy_soup([model], (ONES, ONES), monitor="odd")
+
+
+@pytest.mark.parametrize("validation", [ONES, (ONES,), [ONES, ONES]])
+def test_validation_without_targets(validation):
+    with pytest.raises(ValueError, match=r"`validation` must be \(x, y\), .* or a dataset of such"):
+        greedy_soup([scale(1.0)], validation)

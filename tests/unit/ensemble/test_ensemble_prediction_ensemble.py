@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_opt
 from keras_opt import export, models
@@ -138,6 +139,47 @@ def test_a_vote_has_no_int8_form_and_is_exported_in_float(tmp_path):
     assert export.verify(PredictionEnsemble(members, "vote"), file.path, pixels[:9]).max_error < 1e-6
 
 
+def test_inputs_of_several_kinds_of_numbers_are_not_cut_to_whole_ones():
+    layers = [keras.layers.Embedding(9, 3), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
+    members = [keras.Sequential([keras.Input((4,), dtype="int32"), *layers]), member()]
+    ensemble = PredictionEnsemble(members)
+    assert ensemble.inputs[0].dtype == "float32"
+    np.testing.assert_allclose(
+        ensemble.predict(X, verbose=0), np.mean([each.predict(X, verbose=0) for each in members], axis=0), atol=1e-6
+    )
+
+
+def test_maps_of_any_size_are_weighted():
+    def segmenter():
+        inputs = keras.Input((None, None, 1))
+        return keras.Model(inputs, keras.layers.Conv2D(3, 1, activation="softmax")(inputs))
+
+    members = [segmenter(), segmenter()]
+    pixels = np.random.default_rng(0).normal(size=(2, 5, 6, 1)).astype("float32")
+    ensemble = PredictionEnsemble(members, "weighted")
+    np.testing.assert_allclose(ensemble(pixels), outputs(members, pixels).mean(0), atol=1e-6)
+
+
+def test_labels_of_which_several_hold_are_voted_on_one_by_one():
+    members = [member(3, "sigmoid") for _ in range(3)]
+    np.testing.assert_allclose(PredictionEnsemble(members, "vote")(X), (outputs(members) > 0.5).mean(0), atol=1e-6)
+
+
+def test_class_names_are_saved(tmp_path):
+    members = [member(), member()]
+    members[0].class_names = ("a", "b", "c")
+    PredictionEnsemble(members).save(tmp_path / "named.keras")
+    assert keras_opt.load_model(tmp_path / "named.keras").class_names == ("a", "b", "c")
+
+
+def test_weights_are_fitted_on_a_dataset():
+    members = [member(), member()]
+    y = outputs(members)[0].argmax(1)
+    wanted = PredictionEnsemble(members, "weighted").fit_weights(X, y)
+    shuffled = tf.data.Dataset.from_tensor_slices((X, y)).shuffle(20).batch(6)
+    np.testing.assert_allclose(PredictionEnsemble(members, "weighted").fit_weights(shuffled), wanted, atol=1e-5)
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -159,8 +201,10 @@ def test_models_of_other_class_names():
     members = [member(), member(), member()]
     members[0].class_names, members[2].class_names = ("a", "b", "c"), ("a", "c", "b")
     assert PredictionEnsemble(members[:2]).class_names == ("a", "b", "c")
-    with pytest.raises(ValueError, match=r"has class_names \('a', 'b', 'c'\), models\[2\] has \('a', 'c', 'b'\)"):
-        PredictionEnsemble(members)
+    for order in (members, [members[1], members[0], members[2]]):
+        with pytest.raises(ValueError, match=r"has class_names \('a', 'b', 'c'\), models\[2\] has \('a', 'c', 'b'\)"):
+            PredictionEnsemble(order)
+    assert PredictionEnsemble([members[1], members[0]]).class_names == ("a", "b", "c")
 
 
 def test_geometric_needs_one_activation_that_gives_probabilities():
@@ -174,3 +218,31 @@ def test_weights_are_fitted_only_where_there_are_some():
         PredictionEnsemble([member()]).fit_weights(X, np.zeros(20))
     with pytest.raises(ValueError, match=r"`y` must be of shape \(20, 3\)"):
         PredictionEnsemble([member()], "weighted").fit_weights(X, np.full(20, 7))
+
+
+def test_inputs_of_other_names():
+    def named(*names):
+        inputs = {name: keras.Input((2,), name=name) for name in names}
+        return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(list(inputs.values()))))
+
+    with pytest.raises(ValueError, match=r"has inputs {'a': \(2,\), 'b': \(2,\)}, models\[1\] has {'a': \(2,\), 'c'"):
+        PredictionEnsemble([named("a", "b"), named("a", "c")])
+
+
+def test_geometric_of_a_last_layer_that_is_also_an_inner_one():
+    layer, inputs = keras.layers.Dense(4, "softmax"), keras.Input((4,))
+    with pytest.raises(ValueError, match="The activations are: none"):
+        PredictionEnsemble([keras.Model(inputs, layer(layer(inputs)))], "geometric")
+
+
+@pytest.mark.parametrize("y", [np.full(20, np.nan), np.array(["a"] * 20), np.zeros(0), None, np.full((20, 3), np.inf)])
+def test_targets_that_are_no_numbers(y):
+    with pytest.raises(ValueError, match="fit_weights: argument `y` must be"):
+        PredictionEnsemble([member()], "weighted").fit_weights(X, y)
+
+
+def test_a_member_that_diverged():
+    members = [member(), member()]
+    members[1].layers[-1].bias.assign([np.nan] * 3)
+    with pytest.raises(ValueError, match=r"models\[1\]` must be a model whose outputs are finite"):
+        PredictionEnsemble(members, "weighted").fit_weights(X, np.zeros(20))

@@ -132,3 +132,16 @@ def test_a_schedule_in_the_optimizer_and_data_of_unknown_length():
     endless = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).filter(lambda x, y: True)
     with pytest.raises(ValueError, match="the batches in an epoch are not known"):
         compiled().fit(endless, epochs=2, verbose=0, callbacks=[SnapshotEnsemble(2)])
+
+
+def test_no_ensemble_before_the_first_snapshot():
+    with pytest.raises(RuntimeError, match="there is no snapshot yet"):
+        SnapshotEnsemble(2).ensemble()
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_class_names_go_along(in_files, tmp_path):
+    model, snapshots = compiled(), SnapshotEnsemble(2, folder=tmp_path if in_files else None)
+    model.class_names = ("a", "b")
+    fit(model, snapshots)
+    assert snapshots.ensemble().class_names == ("a", "b")

@@ -73,6 +73,7 @@ def test_a_folder_of_other_settings_is_refused(changes, message, tmp_path):
     settings = {"data": MemberData((X, Y), "seed", 1, 0).fingerprint(), "vary": "seed", "seed": 0}
     settings = {"build": "ensemble_builds.build", **settings, "fit": {"batch_size": 12}}
     (tmp_path / "ensemble.json").write_text(json.dumps(settings))
+    (tmp_path / "member_0.keras").touch()
     with pytest.raises(ValueError, match=f"other settings: {message}"):
         train(**{"build": build, "n": 1, "data": (X, Y), "folder": tmp_path, **changes})
 
@@ -127,9 +128,48 @@ def test_bad_input():
         train(build, 2, batches, vary="bootstrap")
     with pytest.raises(ValueError, match='`n` must be from 2 to 24, the number of rows, for vary="fold"'):
         train(build, 1, (X, Y), vary="fold")
-    with pytest.raises(ValueError, match='`validation_data` must be left out for vary="fold"'):
+    with pytest.raises(ValueError, match=r"`validation_data` must be left out for vary=.fold"):
         train(build, 2, (X, Y), vary="fold", validation_data=(X, Y))
     with pytest.raises(ValueError, match=r"columns of one length. Received: \[23, 24\] rows"):
         train(build, 2, (X, Y[1:]))
     with pytest.raises(TypeError, match="`build` must be a function that returns a compiled model"):
         train(lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), 2, (X, Y))
+
+
+def test_a_function_that_returns_one_model_again_and_again():
+    model = build()
+    with pytest.raises(ValueError, match="`build` must be a function that returns a new model each time"):
+        train(lambda: model, 2, (X, Y))
+
+
+@pytest.mark.parametrize("vary", ["bootstrap", "fold"])
+def test_rows_that_were_drawn_are_not_validated_on(vary):
+    with pytest.raises(ValueError, match=f"`validation_split` must be left out for vary='{vary}'"):
+        train(build, 2, (X, Y), vary=vary, validation_split=0.25)
+
+
+def test_a_call_that_failed_at_once_leaves_no_settings_behind(tmp_path):
+    with pytest.raises(TypeError, match="epoch"):
+        train(build, 1, (X, Y), folder=tmp_path, epoch=2)
+    assert len(train(build, 1, (X, Y), folder=tmp_path)) == 1
+
+
+def test_a_damaged_member_is_named(tmp_path):
+    train(build, 1, (X, Y), folder=tmp_path)
+    (tmp_path / "member_0.keras").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"train_ensemble: the member in '.*member_0\.keras' cannot be.*Delete it"):
+        train(build, 1, (X, Y), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"data": X}, TypeError, r"`data` must be \(x, y\) in NumPy arrays, or a dataset"),
+        ({"data": [X, Y]}, TypeError, r"`data` must be \(x, y\) in NumPy arrays, or a dataset"),
+        ({"data": iter([(X, Y)])}, TypeError, r"`data` must be \(x, y\) in NumPy arrays, or a dataset"),
+        ({"seed": 2**32 - 1}, ValueError, "`seed` must be at most 4294967294"),
+    ],
+)
+def test_data_and_seeds_that_do_not_last_for_all_members(arguments, error, message):
+    with pytest.raises(error, match=message):
+        train(**{"build": build, "n": 2, "data": (X, Y), **arguments})
