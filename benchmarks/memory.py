@@ -1,7 +1,7 @@
 """Five ways to train one convnet where memory is short: what each takes of it, and of time.
 
 One convnet with Adam and images of noise (memory and time do not depend on what they show), each way in a process of
-its own, in turn. Memory is the peak of resident memory over that of the bare import, once before the model is built.
+its own, in turn. Memory is the peak of resident memory over what the process has before the model is built.
 Placement is on two logical CPUs, which share one memory: it takes as much as plain, and the table shows what the fuller
 device would hold. Mixed precision is bfloat16, the half precision of CPUs; one without hardware for it is slow in it.
 Run it on a quiet machine: about 8 minutes.
@@ -10,11 +10,11 @@ Run it on a quiet machine: about 8 minutes.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -79,7 +79,7 @@ def train(way: str, side: int, width: int, blocks: int, batch: int, updates: int
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     if way == "mixed_precision":
         keras.config.set_dtype_policy("mixed_bfloat16")
-    before = _peak_megabytes()
+    before = _megabytes("VmRSS")
     keras.utils.set_random_seed(0)
     model = build(way, side, width, blocks)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
@@ -105,11 +105,13 @@ def train(way: str, side: int, width: int, blocks: int, batch: int, updates: int
     first, last = times[2 * parts - 1], times[-1]
     cpu, wall = ((end - begin) / (updates - 2) for begin, end in zip(first, last, strict=True))
     loss = history.history["loss"][-1]
-    return {"megabytes": _peak_megabytes() - before, "cpu": cpu, "wall": wall, "loss": loss} | memory
+    return {"megabytes": _megabytes("VmHWM") - before, "cpu": cpu, "wall": wall, "loss": loss} | memory
 
 
-def _peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _megabytes(name: str) -> float:
+    """VmRSS, what this process takes now, or VmHWM, its most; `ru_maxrss` would begin with its parent's."""
+    facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(facts[name].split()[0]) / 1024
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def stage(self, name: str, total: int) -> "Stage":
-        """A stage of `total` units of work: a context manager, or close it by hand."""
+        """A stage of `total` units of work, 0 if that is not known: a context manager, or close it by hand."""
         if self.quiet:
             return Stage(name, total)
         if self._stream.isatty() and not self.plain:
@@ -105,7 +105,7 @@ class _BarStage(Stage):
     def __init__(self, name: str, total: int, stream: TextIO):
         super().__init__(name, total)
         self._bar = _rich_bar(stream)
-        self._task = self._bar.add_task(name, total=total, note="")
+        self._task = self._bar.add_task(name, total=total or None, note="")
         self._bar.start()
         # Gives the terminal its cursor back even where an interrupt kept `close` from being called.
         self._end = weakref.finalize(self, self._bar.stop)
@@ -126,14 +126,14 @@ class _LineStage(Stage):
         self._start = self._last = time.monotonic()
 
     def close(self) -> None:
-        self._print(f"{self.done}/{self.total} in {time.monotonic() - self._start:.1f} s")
+        self._print(f"{self.done}/{self.total or self.done} in {time.monotonic() - self._start:.1f} s")
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if now - self._last >= PLAIN_LINE_SECONDS and self.done < self.total:
+        if now - self._last >= PLAIN_LINE_SECONDS and (self.done < self.total or not self.total):
             self._last = now
             left = (now - self._start) * (self.total - self.done) / max(self.done, 1)
-            self._print(f"{self.done}/{self.total}, about {left:.0f} s left")
+            self._print(f"{self.done}/{self.total}, about {left:.0f} s left" if self.total else f"{self.done} done")
 
     def _print(self, state: str) -> None:
         note = f" ({self.note})" if self.note else ""

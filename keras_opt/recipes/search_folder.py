@@ -1,13 +1,16 @@
 """The folder of a search: what it searches, its trials, its report."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_opt.callbacks.backup import folder_lock
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
 from keras_opt.recipes.images import image_sizes
@@ -88,16 +91,46 @@ def check_place(folder: Path, recipe: Recipe) -> None:
         raise InputError(f"Output folder {str(folder)!r} holds files that are no search. Give another with --out.")
 
 
+@contextlib.contextmanager
+def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Keep the folder for this process; it is made if need be.
+
+    Raises:
+        InputError: Another process searches there, or a search can neither begin nor go on there.
+    """
+    check_place(folder, recipe)
+    _make(folder)
+    _hold(folder)
+    try:
+        check_place(folder, recipe)  # again: another process may have been there until now
+        yield
+    finally:
+        folder_lock.release(folder)
+
+
 def begin(folder: Path) -> None:
-    """Make the folder; a search in its place goes only now."""
+    """Empty the folder, which this process has claimed: a search in its place goes only now."""
     if _holds_search(folder):
         shutil.rmtree(folder)
+        _make(folder)
+        _hold(folder)
+
+
+def _make(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"Output folder {str(folder)!r} cannot be written ({error.strerror}). Give another with --out."
         ) from error
+
+
+def _hold(folder):
+    if not folder_lock.hold(folder):
+        raise InputError(
+            f"Another process searches in {str(folder)!r}. Wait until it has ended, or give another --out. To train "
+            "several trials at once, give --workers to one process."
+        )
 
 
 def check_same(plan: Plan, given: dict[str, Any], images: str) -> None:

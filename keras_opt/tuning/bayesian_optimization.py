@@ -7,7 +7,7 @@ from typing import Any
 from keras_opt.core.errors import NoEffectWarning, check_at_least, check_choice, check_positive
 from keras_opt.tuning.gaussian_process_point import gaussian_process_point
 from keras_opt.tuning.keras_tuner_point import keras_tuner_point
-from keras_opt.tuning.search_arguments import check_search_arguments
+from keras_opt.tuning.search_arguments import OracleArguments, check_tuner_arguments
 from keras_opt.tuning.search_oracle import SearchOracle
 from keras_opt.tuning.search_tuner import SearchTuner
 from keras_opt.tuning.tree_parzen_point import tree_parzen_point
@@ -26,7 +26,8 @@ class BayesianOptimization(SearchTuner):
     - `"gp"`: scikit-learn's Gaussian process, Matern 5/2 with one length scale a parameter and noise, at its most
       probable parameters; the next point maximises log E max(best - loss, 0), by random candidates, L-BFGS from the
       best of them, and a sweep over whole numbers and choices. Ranges are searched by their `sampling`; a parameter
-      whose conditions are not met stands in the middle of its range. A failed trial counts as the worst one.
+      whose conditions are not met stands in the middle of its range. A failed trial counts as the worst one, and how
+      bad the worse half of the losses is counts little, so that one of 1e30 hides nothing.
     - `"tpe"`: Optuna's tree-structured Parzen estimator: for hundreds of trials, or where most of the space depends on
       conditions.
     - `"keras_tuner"`: keras-tuner's own process, with a random point wherever it repeats itself.
@@ -39,7 +40,8 @@ class BayesianOptimization(SearchTuner):
         hypermodel: Function of HyperParameters that gives a compiled model, or a HyperModel. `None` where a subclass
             overrides `run_trial`.
         objective: Name of a metric, a `keras_tuner.Objective`, or a list of these, whose sum counts. Take a validation
-            metric, such as "val_accuracy". `None` where a trial returns one number to minimise.
+            metric, such as "val_accuracy"; its name tells the direction. `None` where a trial returns one number to
+            minimise.
         max_trials: Int of at least 1, trials at most; `None` for no limit. Default 10.
         num_initial_points: Int of at least 1, random points that come first. Default `None`: a quarter of `max_trials`,
             at least 3 and at most 10; with "keras_tuner" its own, three for each parameter.
@@ -61,16 +63,17 @@ class BayesianOptimization(SearchTuner):
 
     Raises:
         ValueError: An argument is out of its range; the hypermodel asks for no parameter with more than one value; the
-            objective is not among the names that a trial reports; the folder holds a search for another objective.
+            objective is not among the names that a trial reports; the folder holds a search for another objective or
+            with other ranges.
         TypeError: An argument is of the wrong kind, or there is none of that name.
-        RuntimeError: From `search`: every trial failed, or too many in a row.
+        RuntimeError: From `search`: every trial failed, or too many in a row; another process searches in the folder.
 
     Warns:
         UserWarning: Trials failed, with their errors; the objective is measured on training data; a file of the search
             is damaged.
         NoEffectWarning: `alpha` or `beta` without `sampler="keras_tuner"`.
 
-    Cost: for "gp" a fit to at most 100 of the trials and some thousand predictions a trial; CPU seconds a trial, beside
+    Cost: for "gp" a fit to at most 64 of the trials and some thousand predictions a trial; CPU seconds a trial, beside
         the training, in benchmarks/search_quality.py.
 
     Source: D. R. Jones et al., 1998, "Efficient Global Optimization of Expensive Black-Box Functions" (expected
@@ -80,7 +83,7 @@ class BayesianOptimization(SearchTuner):
 
     Example:
         >>> import keras_opt                                                                     # doctest: +SKIP
-        >>> tuner = keras_opt.tuning.BayesianOptimization(build, "val_accuracy", 30, seed=0)         # doctest: +SKIP)
+        >>> tuner = keras_opt.tuning.BayesianOptimization(build, "val_accuracy", 30, seed=0)     # doctest: +SKIP
         >>> tuner.search(x, y, validation_data=held, epochs=9)                                   # doctest: +SKIP
         >>> model = tuner.get_best_models()[0]                                                   # doctest: +SKIP
     """
@@ -104,17 +107,18 @@ class BayesianOptimization(SearchTuner):
         **kwargs: Any,
     ):
         owner = type(self).__name__
-        book = {
-            "objective": objective,
-            "max_trials": max_trials,
-            "seed": seed,
-            "hyperparameters": hyperparameters,
-            "tune_new_entries": tune_new_entries,
-            "allow_new_entries": allow_new_entries,
-            "max_retries_per_trial": max_retries_per_trial,
-            "max_consecutive_failed_trials": max_consecutive_failed_trials,
-        }
-        check_search_arguments(owner, book, kwargs)
+        check_tuner_arguments(owner, kwargs)
+        arguments = OracleArguments(
+            owner,
+            objective,
+            seed,
+            hyperparameters,
+            tune_new_entries,
+            allow_new_entries,
+            max_retries_per_trial,
+            max_consecutive_failed_trials,
+            max_trials,
+        )
         check_choice(owner, "sampler", sampler, SAMPLERS)
         if num_initial_points is not None:
             check_at_least(owner, "num_initial_points", num_initial_points, 1)
@@ -122,7 +126,7 @@ class BayesianOptimization(SearchTuner):
         for name, value in theirs.items():
             check_positive(owner, name, value)
         proposer = _proposer(owner, sampler, num_initial_points or _initial_points(sampler, max_trials), theirs)
-        super().__init__(SearchOracle(proposer, **book), hypermodel, max_seconds, **kwargs)
+        super().__init__(SearchOracle(proposer, arguments), hypermodel, max_seconds, **kwargs)
 
 
 def _initial_points(sampler, max_trials):
@@ -140,6 +144,5 @@ def _proposer(owner, sampler, initial_points, theirs):
             NoEffectWarning,
             stacklevel=4,
         )
-    if sampler == "tpe":
-        return tree_parzen_point
-    return functools.partial(gaussian_process_point, initial_points=initial_points)
+    point = tree_parzen_point if sampler == "tpe" else gaussian_process_point
+    return functools.partial(point, initial_points=initial_points)

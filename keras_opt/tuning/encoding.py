@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from keras_opt.tuning.space import Point, Space, all_values, is_active, is_free, is_ordered, place
+from keras_opt.tuning.space import Point, Space, all_values, is_active, is_free, is_ordered, place, value_at
 
 _INACTIVE = 0.5
+_MOST_LEVELS = 1000  # with more values a number counts as a continuum
 _CATEGORIES = 3  # from so many values on an unordered choice takes one feature a value
 
 
@@ -17,7 +18,7 @@ class Encoding:
 
     def __init__(self, space: Space):
         self.space = space
-        self.values = [all_values(parameter) for parameter in space]
+        self.values = [_few_values(parameter) for parameter in space]
         self.levels = [
             None if values is None else np.array([place(parameter, value) for value in values])
             for parameter, values in zip(space, self.values, strict=True)
@@ -31,8 +32,9 @@ class Encoding:
         self.feature_columns = np.cumsum(self.widths) - self.widths  # where the features of each parameter begin
 
     def _parent(self, condition):
-        """The columns that may meet a condition, and the levels that do."""
+        """The columns that may meet a condition, and the levels that do: none of a continuum."""
         columns = [column for column, parameter in enumerate(self.space) if parameter.name == condition.name]
+        columns = [column for column in columns if self.values[column] is not None]
         meets = [[condition.is_active({condition.name: value}) for value in self.values[column]] for column in columns]
         return [(column, self.levels[column][met]) for column, met in zip(columns, meets, strict=True)]
 
@@ -51,9 +53,9 @@ class Encoding:
         point: Point = {}
         for parameter, values, levels, at in zip(self.space, self.values, self.levels, row, strict=True):
             if is_active(parameter, point):
-                known = values is not None
+                at = float(at)
                 point[parameter.name] = (
-                    values[int(np.abs(levels - at).argmin())] if known else parameter.prob_to_value(float(at))
+                    value_at(parameter, at) if values is None else values[int(np.abs(levels - at).argmin())]
                 )
         return point
 
@@ -82,3 +84,9 @@ class Encoding:
             if width
         ]
         return np.concatenate(columns, 1)
+
+
+def _few_values(parameter):
+    values = all_values(parameter)
+    is_too_many = hasattr(parameter, "min_value") and values is not None and len(values) > _MOST_LEVELS
+    return None if is_too_many else values

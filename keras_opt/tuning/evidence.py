@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_opt.tuning.space import Point, Space, all_values, draw, fingerprint, key, points
+from keras_opt.tuning.space import Point, Space, all_values, draw, fingerprint, key, points, value_at
 
 _DRAWS = 100
 _LISTED = 10_000
@@ -32,11 +32,14 @@ class Evidence:
     tried: Collection[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tried", frozenset(map(fingerprint, [*self.points, *self.running])))
+        object.__setattr__(self, "tried", frozenset(map(self._key, [*self.points, *self.running])))
 
     def is_new(self, point: Point) -> bool:
         """Whether no trial had this point."""
-        return fingerprint(point) not in self.tried
+        return self._key(point) not in self.tried
+
+    def _key(self, point):
+        return fingerprint(self.space, point)
 
 
 # Chooses the next point; `None` ends the search: no point is left.
@@ -55,10 +58,11 @@ def random_point(evidence: Evidence) -> Point | None:
 
 
 def untried(evidence: Evidence) -> list[Point]:
-    """The points that were not tried, at most ten thousand of them; none where the space is a continuum."""
-    values = {key(parameter): all_values(parameter) for parameter in evidence.space}
-    if any(each is None for each in values.values()):
-        return []
+    """The points that were not tried, at most ten thousand of them; of each continuum one value, at random."""
+    values = {}
+    for parameter in evidence.space:
+        known = all_values(parameter)
+        values[key(parameter)] = [value_at(parameter, evidence.generator.random())] if known is None else known
     new = filter(evidence.is_new, points(evidence.space, values))
     return list(itertools.islice(new, _LISTED))
 

@@ -1,6 +1,7 @@
 """A Gaussian process that predicts the loss of points, and the expected improvement by it."""
 
 import math
+import warnings
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from keras_opt.core.optional import require
 
 _LENGTHS, _NOISE, _SCALE = (1e-2, 1e2), (1e-6, 1.0), (1e-2, 1e2)
 _LENGTH, _SPREAD = 0.5, 0.8  # of the prior of the lengths: its median, and the deviation of the logarithm
-_FIT_STEPS, _FIT_TRIALS = 60, 100
+_FIT_STEPS, _FIT_TRIALS = 60, 64
 _SQRT5 = math.sqrt(5.0)
 
 
@@ -28,9 +29,12 @@ class GaussianProcess:
     def __init__(self, x: np.ndarray, y: np.ndarray):
         self.shift, self.unit = float(np.mean(y)), float(np.std(y)) or 1.0
         y = (y - self.shift) / self.unit
-        # The fit costs the cube of the trials, and a hundred of them, from the best to the worst, tell as much.
+        # The fit costs the cube of the trials, and some of them, from the best to the worst, tell as much.
         some = np.argsort(y)[np.unique(np.linspace(0, len(y) - 1, _FIT_TRIALS).astype(int))]
-        kernel = _regressor(_kernel(x.shape[1]), _most_probable).fit(x[some], y[some]).kernel_
+        with warnings.catch_warnings():
+            # A parameter at its bound, as the noise of a function without any, is no matter for the user.
+            warnings.simplefilter("ignore", require("sklearn.exceptions").ConvergenceWarning)
+            kernel = _regressor(_kernel(x.shape[1]), _most_probable).fit(x[some], y[some]).kernel_
         regressor = _regressor(kernel, None).fit(x, y)
         self.x, self.alpha, self.cholesky = regressor.X_train_, regressor.alpha_, regressor.L_
         scale, *lengths, self.noise = np.exp(regressor.kernel_.theta)

@@ -12,7 +12,6 @@ _CANDIDATES = 1024  # random rows, beside which stand those near the best trials
 _STARTS, _NEAR, _NEAR_DEVIATION = 8, 16, 0.1
 _CLIMB_STEPS = 50
 _LEVELS = 16  # of one parameter that a sweep looks at
-_BAD, _TAIL = 0.9, 3.0  # losses count up to that of this quantile and so many times its distance from the best
 
 
 def gaussian_process_point(evidence: Evidence, initial_points: int = 10) -> Point | None:
@@ -33,11 +32,19 @@ def gaussian_process_point(evidence: Evidence, initial_points: int = 10) -> Poin
 
 
 def _modelled_losses(losses):
-    """A failed trial counts as the worst one; how bad that one is does not matter, or it would hide the others."""
+    """Losses of which the worse half differs little, and a failed trial counts as the worst one.
+
+    How bad a bad one is does not matter, and one of 1e30 would hide all others: what is above the median is squeezed
+    into its distance d from the best, as median + d x / (1 + x) with x = (loss - median) / d. Where more than half
+    are the best, d is the distance of the worst.
+    """
+    losses = losses / (np.nanmax(np.abs(losses)) or 1.0)  # the difference of two of the largest floats is none
     scored = losses[np.isfinite(losses)]
-    best, bad = scored.min(), np.quantile(scored, _BAD)
-    limit = min(scored.max(), bad + _TAIL * (bad - best)) if bad > best else scored.max()
-    return np.where(np.isfinite(losses), np.minimum(losses, limit), limit)
+    best, median, worst = scored.min(), np.median(scored), scored.max()
+    losses = np.where(np.isfinite(losses), losses, worst)
+    distance = (median - best) or (worst - best)
+    above = np.maximum(losses - median, 0.0) / (distance or 1.0)
+    return np.minimum(losses, median) + distance * above / (1.0 + above)
 
 
 def _candidates(encoding, process, tried, generator):

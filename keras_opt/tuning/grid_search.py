@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 from keras_opt.tuning.evidence import grid, grid_point
-from keras_opt.tuning.search_arguments import check_search_arguments
+from keras_opt.tuning.search_arguments import OracleArguments, check_tuner_arguments
 from keras_opt.tuning.search_oracle import SearchOracle
 from keras_opt.tuning.search_tuner import SearchTuner
 
@@ -37,7 +37,8 @@ class GridSearch(SearchTuner):
         hypermodel: Function of HyperParameters that gives a compiled model, or a HyperModel. `None` where a subclass
             overrides `run_trial`.
         objective: Name of a metric, a `keras_tuner.Objective`, or a list of these, whose sum counts. Take a validation
-            metric, such as "val_accuracy". `None` where a trial returns one number to minimise.
+            metric, such as "val_accuracy"; its name tells the direction. `None` where a trial returns one number to
+            minimise.
         max_trials: Int of at least 1, trials at most; `None`, the default, for the whole grid.
         seed: Int of at least 0: the same seed gives the same trials, each of which seeds Keras, NumPy and Python;
             `None` draws one.
@@ -54,9 +55,10 @@ class GridSearch(SearchTuner):
 
     Raises:
         ValueError: An argument is out of its range; the hypermodel asks for no parameter with more than one value; the
-            objective is not among the names that a trial reports; the folder holds a search for another objective.
+            objective is not among the names that a trial reports; the folder holds a search for another objective or
+            with other ranges.
         TypeError: An argument is of the wrong kind, or there is none of that name.
-        RuntimeError: From `search`: every trial failed, or too many in a row.
+        RuntimeError: From `search`: every trial failed, or too many in a row; another process searches in the folder.
 
     Warns:
         UserWarning: Trials failed, with their errors; the objective is measured on training data; a file of the search
@@ -68,7 +70,7 @@ class GridSearch(SearchTuner):
 
     Example:
         >>> import keras_opt                                                                     # doctest: +SKIP
-        >>> tuner = keras_opt.tuning.GridSearch(build, "val_accuracy", seed=0)                       # doctest: +SKIP)
+        >>> tuner = keras_opt.tuning.GridSearch(build, "val_accuracy", seed=0)                   # doctest: +SKIP
         >>> tuner.search(x, y, validation_data=held, epochs=9)                                   # doctest: +SKIP
         >>> model = tuner.get_best_models()[0]                                                   # doctest: +SKIP
     """
@@ -87,15 +89,17 @@ class GridSearch(SearchTuner):
         max_seconds: float | None = None,
         **kwargs: Any,
     ):
-        book = {
-            "objective": objective,
-            "max_trials": max_trials,
-            "seed": seed,
-            "hyperparameters": hyperparameters,
-            "tune_new_entries": tune_new_entries,
-            "allow_new_entries": allow_new_entries,
-            "max_retries_per_trial": max_retries_per_trial,
-            "max_consecutive_failed_trials": max_consecutive_failed_trials,
-        }
-        check_search_arguments(type(self).__name__, book, kwargs)
-        super().__init__(GridOracle(grid_point, **book), hypermodel, max_seconds, **kwargs)
+        owner = type(self).__name__
+        check_tuner_arguments(owner, kwargs)
+        arguments = OracleArguments(
+            owner,
+            objective,
+            seed,
+            hyperparameters,
+            tune_new_entries,
+            allow_new_entries,
+            max_retries_per_trial,
+            max_consecutive_failed_trials,
+            max_trials,
+        )
+        super().__init__(GridOracle(grid_point, arguments), hypermodel, max_seconds, **kwargs)

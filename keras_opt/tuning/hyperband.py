@@ -7,8 +7,8 @@ import keras
 
 from keras_opt.core.errors import check_at_least
 from keras_opt.tuning.hyperband_oracle import HyperbandOracle
-from keras_opt.tuning.search_arguments import check_search_arguments
-from keras_opt.tuning.search_tuner import SearchTuner
+from keras_opt.tuning.search_arguments import OracleArguments, check_tuner_arguments
+from keras_opt.tuning.search_tuner import SearchTuner, without_optimizer
 
 
 class Hyperband(SearchTuner):
@@ -31,7 +31,8 @@ class Hyperband(SearchTuner):
         hypermodel: Function of HyperParameters that gives a compiled model, or a HyperModel. `None` where a subclass
             overrides `run_trial`.
         objective: Name of a metric, a `keras_tuner.Objective`, or a list of these, whose sum counts. Take a validation
-            metric, such as "val_accuracy". `None` where a trial returns one number to minimise.
+            metric, such as "val_accuracy"; its name tells the direction. `None` where a trial returns one number to
+            minimise.
         max_epochs: Int of at least 1, the most epochs of a trial. Default 100.
         factor: Int of at least 2, how many times fewer trials, and more epochs, each round has. Default 3.
         hyperband_iterations: Int of at least 1, how often all brackets are gone through. Default 1.
@@ -50,9 +51,10 @@ class Hyperband(SearchTuner):
 
     Raises:
         ValueError: An argument is out of its range; the hypermodel asks for no parameter with more than one value; the
-            objective is not among the names that a trial reports; the folder holds a search for another objective.
+            objective is not among the names that a trial reports; the folder holds a search for another objective or
+            with other ranges or rounds.
         TypeError: An argument is of the wrong kind, or there is none of that name.
-        RuntimeError: From `search`: every trial failed, or too many in a row.
+        RuntimeError: From `search`: every trial failed, or too many in a row; another process searches in the folder.
 
     Warns:
         UserWarning: Trials failed, with their errors; the objective is measured on training data; a file of the search
@@ -65,7 +67,7 @@ class Hyperband(SearchTuner):
 
     Example:
         >>> import keras_opt                                                                     # doctest: +SKIP
-        >>> tuner = keras_opt.tuning.Hyperband(build, "val_accuracy", max_epochs=27)                 # doctest: +SKIP)
+        >>> tuner = keras_opt.tuning.Hyperband(build, "val_accuracy", max_epochs=27)             # doctest: +SKIP
         >>> tuner.search(x, y, validation_data=held, epochs=9)                                   # doctest: +SKIP
         >>> model = tuner.get_best_models()[0]                                                   # doctest: +SKIP
     """
@@ -87,20 +89,21 @@ class Hyperband(SearchTuner):
         **kwargs: Any,
     ):
         owner = type(self).__name__
-        book = {
-            "objective": objective,
-            "seed": seed,
-            "hyperparameters": hyperparameters,
-            "tune_new_entries": tune_new_entries,
-            "allow_new_entries": allow_new_entries,
-            "max_retries_per_trial": max_retries_per_trial,
-            "max_consecutive_failed_trials": max_consecutive_failed_trials,
-        }
-        check_search_arguments(owner, book, kwargs)
+        check_tuner_arguments(owner, kwargs)
+        arguments = OracleArguments(
+            owner,
+            objective,
+            seed,
+            hyperparameters,
+            tune_new_entries,
+            allow_new_entries,
+            max_retries_per_trial,
+            max_consecutive_failed_trials,
+        )
         check_at_least(owner, "max_epochs", max_epochs, 1)
         check_at_least(owner, "factor", factor, 2)
         check_at_least(owner, "hyperband_iterations", hyperband_iterations, 1)
-        oracle = HyperbandOracle(max_epochs, factor, hyperband_iterations, **book)
+        oracle = HyperbandOracle(max_epochs, factor, hyperband_iterations, arguments)
         super().__init__(oracle, hypermodel, max_seconds, **kwargs)
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
@@ -121,4 +124,5 @@ class _StartFrom(keras.callbacks.Callback):
         self.path = path
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self.model.load_weights(self.path)
+        with without_optimizer():
+            self.model.load_weights(self.path)

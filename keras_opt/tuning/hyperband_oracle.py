@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from keras_opt.core.optional import require
 from keras_opt.tuning.evidence import random_point
+from keras_opt.tuning.search_arguments import OracleArguments
 from keras_opt.tuning.search_oracle import SearchOracle
 
 Status = require("keras_tuner.engine.trial").TrialStatus
@@ -45,12 +46,18 @@ class HyperbandOracle(SearchOracle):
         max_epochs: The most epochs of a trial.
         factor: How many times fewer trials, and more epochs, each round has.
         hyperband_iterations: How often the plan is gone through.
-        **book: Those of `SearchOracle`.
+        arguments: Those of keras-tuner's Oracle.
     """
 
-    def __init__(self, max_epochs: int, factor: int, hyperband_iterations: int, **book: Any):
-        super().__init__(random_point, **book)
-        self.plan = list(plan(max_epochs, factor, hyperband_iterations))
+    def __init__(self, max_epochs: int, factor: int, hyperband_iterations: int, arguments: OracleArguments):
+        super().__init__(random_point, arguments)
+        self.max_epochs, self.factor = int(max_epochs), int(factor)
+        self.plan = list(plan(self.max_epochs, self.factor, hyperband_iterations))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """With other rounds its trials would not fit in."""
+        return {**super().identity, "max_epochs": self.max_epochs, "factor": self.factor}
 
     @property
     def expected_trials(self) -> int:

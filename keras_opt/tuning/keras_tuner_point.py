@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_opt.core.optional import require
 from keras_opt.tuning.evidence import Evidence, random_point
-from keras_opt.tuning.space import Point
+from keras_opt.tuning.space import Point, is_active, nearest
 
 keras_tuner = require("keras_tuner")
 Trial = require("keras_tuner.engine.trial").Trial
@@ -28,11 +28,20 @@ def keras_tuner_point(
     )
     for number, (point, loss) in enumerate(zip(evidence.points, evidence.losses, strict=True)):
         values = space.copy()
-        values.values = dict(point)
+        values.values = _allowed(space, point)
         trial = Trial(values, str(number), "COMPLETED" if np.isfinite(loss) else "FAILED")
         trial.score = float(loss)
         oracle.trials[trial.trial_id] = trial
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         point = oracle.populate_space(str(len(evidence.points)))["values"]
-    return point if point is not None and evidence.is_new(point) else random_point(evidence)
+    if point is None:
+        return random_point(evidence)
+    point = _allowed(space, point)
+    return point if evidence.is_new(point) else random_point(evidence)
+
+
+def _allowed(space, point):
+    """The point with values that its parameters can take."""
+    active = [each for each in space.space if is_active(each, point) and each.name in point]
+    return {each.name: nearest(each, point[each.name]) for each in active}

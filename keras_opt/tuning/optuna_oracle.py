@@ -8,10 +8,11 @@ from typing import Any
 
 from keras_opt.core.errors import NoEffectWarning, check_at_least, check_path
 from keras_opt.core.optional import require
+from keras_opt.tuning.evidence import random_point
 from keras_opt.tuning.optuna_parts import check_pruner, check_sampler
 from keras_opt.tuning.optuna_space import drawn_from, fill_point
 from keras_opt.tuning.pruning_callback import PruningCallback
-from keras_opt.tuning.search_arguments import check_search_arguments
+from keras_opt.tuning.search_arguments import OracleArguments
 from keras_opt.tuning.search_oracle import SearchOracle
 from keras_opt.tuning.trial_metrics import missing_objective
 from keras_opt.tuning.trial_store import TrialStore
@@ -44,7 +45,8 @@ class OptunaOracle(SearchOracle):
     into what the trial returns: see the second example.
 
     Args:
-        objective: Name of a metric, a `keras_tuner.Objective`, or a list of these. Take a validation metric.
+        objective: Name of a metric, a `keras_tuner.Objective`, or a list of these. Take a validation metric. Of several
+            the first decides which epoch of a trial counts, and is its score for keras-tuner.
         max_trials: Int of at least 1, or `None` for no limit. Default 10.
         sampler: `"tpe"`, the tree-structured Parzen estimator, drawn together for what is active together; `"gp"`, a
             Gaussian process (needs torch); `"cmaes"`, an evolution strategy for numbers without conditions.
@@ -53,7 +55,7 @@ class OptunaOracle(SearchOracle):
             others at that epoch, from the sixth trial on; `None` stops none. `None` with several objectives.
         min_epochs: Int of at least 1, the epochs that every trial is given.
         storage: Path of Optuna's SQLite file, made where there is none. Default `None`: `study.db` in the folder of the
-            search. Searches that share one learn from one another.
+            search. Searches that share one, each in a folder of its own, learn from one another.
         hyperparameters: The space, or a part of it.
         seed: Int of at least 0; `None` draws one.
         tune_new_entries: As keras-tuner's.
@@ -107,26 +109,27 @@ class OptunaOracle(SearchOracle):
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int | None = None,
     ):
-        book = {
-            "objective": objective,
-            "max_trials": max_trials,
-            "hyperparameters": hyperparameters,
-            "seed": seed,
-            "tune_new_entries": tune_new_entries,
-            "allow_new_entries": allow_new_entries,
-            "max_retries_per_trial": max_retries_per_trial,
-            "max_consecutive_failed_trials": max_consecutive_failed_trials,
-        }
-        check_search_arguments(_OWNER, book, {})
+        arguments = OracleArguments(
+            _OWNER,
+            objective,
+            seed,
+            hyperparameters,
+            tune_new_entries,
+            allow_new_entries,
+            max_retries_per_trial,
+            max_consecutive_failed_trials,
+            max_trials,
+        )
         check_at_least(_OWNER, "min_epochs", min_epochs, 1)
         if storage is not None:
             check_path(_OWNER, "storage", storage)
-        super().__init__(**book)
+        super().__init__(random_point, arguments)
         self.objectives = getattr(self.objective, "objectives", [self.objective])
         check_sampler(_OWNER, sampler, len(self.objectives))
         check_pruner(_OWNER, pruner, len(self.objectives))
-        if len(self.objectives) == 1:
-            self.objective = _Named(self.objective.name, self.objective.direction)
+        # keras-tuner scores a trial by one number: the first objective, by which it also chooses the best epoch.
+        self.objective = _Named(self.objectives[0].name, self.objectives[0].direction)
+        self.required = tuple(each.name for each in self.objectives)
         self.sampler = sampler
         self.pruner = pruner
         self.min_epochs = min_epochs
@@ -176,6 +179,11 @@ class OptunaOracle(SearchOracle):
             return super().get_best_trials(num_trials)
         return self.pareto_front()[:num_trials]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change where a search goes on."""
+        return {"objective": "; ".join(map(str, self.objectives))}
+
     # --- the life of a trial
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
@@ -183,7 +191,7 @@ class OptunaOracle(SearchOracle):
         space = self.hyperparameters.space
         found = self._cut_off_proposal()
         if found is None:
-            attributes = {"search": self._project_name, "trial_id": trial_id}
+            attributes = {"search": self._name, "trial_id": trial_id}
             found = self.store.propose(self.sampler, self.seed, lambda draw: fill_point(space, draw), attributes)
         if found is None:
             return {"status": Status.STOPPED}
@@ -208,6 +216,17 @@ class OptunaOracle(SearchOracle):
             if self.store.report(self._numbers[trial_id], epoch, float(value)):
                 self._stopped.add(trial_id)
         return trial_id in self._stopped
+
+    def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Any:
+        """Takes what a trial measured.
+
+        Raises:
+            FatalValueError: An objective is not among it.
+        """
+        for name in self.required:
+            if name not in metrics and not self.trials[trial_id].metrics.exists(name):
+                raise _FatalValueError(missing_objective(name, metrics, "the trial"))
+        return super().update_trial(trial_id, metrics, step)
 
     def end_trial(self, trial: Any) -> None:
         """Scores a trial that ended, or records why it failed, in both books."""
@@ -257,7 +276,7 @@ class OptunaOracle(SearchOracle):
         for trial_id, trial in self.trials.items():
             if trial_id not in found:
                 drawn = drawn_from(self.hyperparameters.space, trial.hyperparameters.values)
-                attributes = {"search": self._project_name, "trial_id": trial_id}
+                attributes = {"search": self._name, "trial_id": trial_id}
                 self._numbers[trial_id] = self.store.add("RUNNING", drawn, attributes)
             elif found[trial_id].state.is_finished():
                 continue
@@ -266,7 +285,12 @@ class OptunaOracle(SearchOracle):
             del self._epochs[trial_id]
 
     def _own_trials(self) -> list[Any]:
-        return [trial for trial in self.store.trials() if trial.user_attrs.get("search") == self._project_name]
+        return [trial for trial in self.store.trials() if trial.user_attrs.get("search") == self._name]
+
+    @property
+    def _name(self) -> str:
+        """That of this search among those that share a storage; in a folder of its own it may move with it."""
+        return self._project_name if self.storage is None else str(self.folder.resolve())
 
     def _cut_off_proposal(self) -> tuple[int, dict[str, Any]] | None:
         """A trial that Optuna has proposed and keras-tuner's files do not know: the search was killed between."""

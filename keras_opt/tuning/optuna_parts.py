@@ -4,8 +4,6 @@ import importlib.util
 import warnings
 from typing import Any
 
-import numpy as np
-
 from keras_opt.core.errors import argument_error, check_choice
 from keras_opt.core.optional import require
 
@@ -39,28 +37,20 @@ def check_pruner(owner: str, name: str | None, objectives: int = 1) -> None:
         raise argument_error(owner, "pruner", name, "None with several objectives", cure)
 
 
-def make_sampler(name: str | None, seed: int) -> Any:
-    """A sampler; `None` draws at random."""
+def make_sampler(name: str | None, seed: int, initial_trials: int = 10) -> Any:
+    """A sampler, of which "tpe" draws the first trials at random; `None` draws all so."""
     optuna = require("optuna")
     samplers = optuna.samplers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "tpe":  # groups: the parameters that are active together are drawn together
-            return samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+            together = {"multivariate": True, "group": True, "constant_liar": True}
+            return samplers.TPESampler(n_startup_trials=initial_trials, seed=seed, **together)
         if name == "gp":
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
         if name == "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         return samplers.RandomSampler(seed=seed)
-
-
-def trial_seed(seed: int, trial: int, attempt: int) -> int:
-    """The seed of one attempt to propose one trial.
-
-    Each trial has a generator of its own, so that a search that was killed goes on with the trials that it would have
-    had.
-    """
-    return int(np.random.SeedSequence([seed, trial, attempt]).generate_state(1)[0] >> 1)
 
 
 def make_pruner(name: str | None, min_epochs: int) -> Any:

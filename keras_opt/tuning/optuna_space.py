@@ -1,12 +1,12 @@
 """keras-tuner's parameters as Optuna's distributions."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from keras_opt.core.optional import require
-from keras_opt.tuning.space import Point, Space, is_active
+from keras_opt.tuning.space import Point, Space, all_values, can_be, is_active, nearest, value_at
 
 _parameters = require("keras_tuner.engine.hyperparameters")
 
@@ -43,8 +43,13 @@ def fill_point(space: Space, draw: Callable[[str, Any], Any]) -> Point:
 
 
 def drawn_from(space: Space, point: Point) -> dict[str, tuple[Any, Any]]:
-    """Of each active parameter that has a value in `point`, what Optuna would have drawn, and its distribution."""
-    active = [each for each in space if is_active(each, point) and each.name in point]
+    """Of each active parameter that has a value in `point`, what Optuna would have drawn, and its distribution.
+
+    A value that the parameter cannot take, as a default may be, is left out: Optuna would refuse it.
+    """
+    active = [
+        each for each in space if is_active(each, point) and each.name in point and can_be(each, point[each.name])
+    ]
     found = [(coordinate_of(each), point[each.name]) for each in active if not isinstance(each, _parameters.Fixed)]
     return {each.name: (each.to_drawn(value), each.distribution) for each, value in found}
 
@@ -60,21 +65,18 @@ def coordinate_of(parameter: Any) -> Coordinate:
     )
     if isinstance(parameter, _parameters.Boolean):
         return _same(name, distributions.CategoricalDistribution([False, True]))
+    values = all_values(parameter)
     log, stepped = parameter_sampling(parameter) != "linear", getattr(parameter, "step", None) is not None
     if isinstance(parameter, _parameters.Choice) or (log and stepped):
-        return _same(name, distributions.CategoricalDistribution(list(parameter.values)))
+        return _same(name, distributions.CategoricalDistribution(values))
     if parameter.sampling == "reverse_log":
         unit = distributions.FloatDistribution(0.0, 1.0)
-        return Coordinate(name, unit, parameter.prob_to_value, parameter.value_to_prob)
+        return Coordinate(name, unit, functools.partial(value_at, parameter), parameter.value_to_prob)
     if isinstance(parameter, _parameters.Int):
-        step = parameter.step or 1
-        high = parameter.min_value + (parameter.max_value - parameter.min_value) // step * step
-        return _same(name, distributions.IntDistribution(parameter.min_value, high, log=log, step=step))
+        return _same(name, distributions.IntDistribution(values[0], values[-1], log=log, step=parameter.step or 1))
     if stepped:
-        # As decimals, as Optuna counts: 3 * 0.3 is less than 0.9 in floats.
-        low, step = Decimal(str(parameter.min_value)), Decimal(str(parameter.step))
-        high = float(low + step * (len(list(parameter.values)) - 1))
-        return _same(name, distributions.FloatDistribution(parameter.min_value, high, step=parameter.step))
+        distribution = distributions.FloatDistribution(values[0], values[-1], step=parameter.step)
+        return Coordinate(name, distribution, functools.partial(nearest, parameter), _identity)
     return _same(name, distributions.FloatDistribution(parameter.min_value, parameter.max_value, log=log))
 
 

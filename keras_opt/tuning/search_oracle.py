@@ -8,8 +8,10 @@ import numpy as np
 
 from keras_opt.core.errors import InputError
 from keras_opt.core.optional import require
-from keras_opt.tuning.evidence import Evidence, Proposer, random_point
+from keras_opt.tuning.evidence import Evidence, Proposer
+from keras_opt.tuning.search_arguments import OracleArguments
 from keras_opt.tuning.search_files import read_json, read_trials, write_json, write_trial
+from keras_opt.tuning.space import Space, other_ranges
 
 keras_tuner = require("keras_tuner")
 _trials = require("keras_tuner.engine.trial")
@@ -27,41 +29,16 @@ class SearchOracle(keras_tuner.Oracle):
 
     Args:
         proposer: Chooses the next point from the `Evidence`; `None` from it ends the search.
-        objective: As keras-tuner's.
-        max_trials: Trials at most; `None` for no limit.
-        hyperparameters: The space, or a part of it; is copied.
-        allow_new_entries: As keras-tuner's.
-        tune_new_entries: As keras-tuner's.
-        seed: Of every choice.
-        max_retries_per_trial: How often a trial that crashed runs again.
-        max_consecutive_failed_trials: Failures in a row that end the search with an error; `None` for no limit.
+        arguments: Those of keras-tuner's.
     """
 
-    def __init__(
-        self,
-        proposer: Proposer = random_point,
-        objective: Any = None,
-        max_trials: int | None = None,
-        hyperparameters: Any = None,
-        allow_new_entries: bool = True,
-        tune_new_entries: bool = True,
-        seed: int | None = None,
-        max_retries_per_trial: int = 0,
-        max_consecutive_failed_trials: int | None = None,
-    ):
-        super().__init__(
-            objective=objective,
-            max_trials=max_trials,
-            hyperparameters=hyperparameters and hyperparameters.copy(),
-            allow_new_entries=allow_new_entries,
-            tune_new_entries=tune_new_entries,
-            seed=seed,
-            max_retries_per_trial=max_retries_per_trial,
-            max_consecutive_failed_trials=max_consecutive_failed_trials,
-        )
-        self.is_seeded = seed is not None
-        self.seed = self.seed if seed is None else seed  # keras-tuner takes 0 for none
+    def __init__(self, proposer: Proposer, arguments: OracleArguments):
+        super().__init__(**vars(arguments))
+        self.is_seeded = arguments.seed is not None
+        self.seed = arguments.seed if self.is_seeded else self.seed  # keras-tuner takes 0 for none
         self.proposer = proposer
+        self.given_space = self.hyperparameters.copy()
+        self.required = (self.objective.name,)  # metrics without which a trial fails
         self.unfinished: list[str] = []
         self.run_times: dict[str, int] = {}
 
@@ -111,7 +88,7 @@ class SearchOracle(keras_tuner.Oracle):
         trial = self.trials[trial_id]
         for name, value in metrics.items():
             if not math.isfinite(value):
-                trial.message = f"{name} is {value}" if name == self.objective.name else trial.message
+                trial.message = f"{name} is {value}" if name in self.required else trial.message
                 continue
             if not trial.metrics.exists(name):
                 direction = self.objective.direction if name == self.objective.name else None
@@ -130,7 +107,7 @@ class SearchOracle(keras_tuner.Oracle):
         known.message = trial.message or known.message
         self.update_space(known.hyperparameters)
         if known.status == Status.COMPLETED:
-            if known.metrics.exists(self.objective.name):
+            if all(map(known.metrics.exists, self.required)):
                 self.score_trial(known)
             else:
                 known.status = Status.INVALID
@@ -176,10 +153,15 @@ class SearchOracle(keras_tuner.Oracle):
 
     # --- files
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change where a search goes on."""
+        return {"objective": str(self.objective)}
+
     def get_state(self) -> dict[str, Any]:
         """What the files of the trials do not hold."""
         return {
-            "objective": str(self.objective),
+            **self.identity,
             "seed": self.seed,
             "hyperparameters": self.hyperparameters.get_config(),
             "end_order": self.end_order,
@@ -194,17 +176,15 @@ class SearchOracle(keras_tuner.Oracle):
         """Reads a search back: its intact trials, with those that were cut off or wait for a retry to be run again.
 
         Raises:
-            ValueError: The search in this folder had another objective.
+            ValueError: The search in this folder had another objective, or another range of a parameter.
         """
         self.trials = read_trials(self.folder)
         state = read_json(self.folder / "oracle.json") or {}
-        if state.get("objective", str(self.objective)) != str(self.objective):
-            raise InputError(
-                f"The search in {str(self.folder)!r} was for {state['objective']}, not for {self.objective}. Give "
-                "another `project_name`, or `overwrite=True` to begin anew."
-            )
+        for name, value in self.identity.items():
+            self.check_same(name, state.get(name, value), value)
         if "hyperparameters" in state:
             self.hyperparameters = keras_tuner.HyperParameters.from_config(state["hyperparameters"])
+        self.check_ranges(self.given_space.space)
         for trial in self.trials.values():
             self.update_space(trial.hyperparameters)
         self.seed = state.get("seed", self.seed)
@@ -214,6 +194,19 @@ class SearchOracle(keras_tuner.Oracle):
         self.start_order = list(self.trials)
         self.ongoing_trials = {}
         self.unfinished = [name for name in self.trials if name not in ended]
+
+    def check_ranges(self, space: Space) -> None:
+        """Raise if a parameter of `space` has another range in the search: keras-tuner goes on with the old one."""
+        for now, before in other_ranges(space, self.hyperparameters.space):
+            self.check_same(now.name, str(before), str(now))
+
+    def check_same(self, name: str, before: Any, now: Any) -> None:
+        """Raise if a setting of the search in the folder has changed."""
+        if before != now:
+            raise InputError(
+                f"The search in {str(self.folder)!r} was for {name}={before}, not for {now}. Give another "
+                "`project_name`, or `overwrite=True` to begin anew."
+            )
 
 
 def _rank(order):

@@ -1,15 +1,19 @@
 """keras-tuner's Tuner with a search loop that no failed trial ends."""
 
+import contextlib
+import math
 import os
 import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_opt.callbacks.backup import folder_lock
 from keras_opt.core.errors import InputError, NoEffectWarning, check_positive
 from keras_opt.core.optional import require
 from keras_opt.core.progress import Progress
@@ -17,6 +21,7 @@ from keras_opt.tuning.search_arguments import check_hypermodel
 from keras_opt.tuning.search_files import write_json
 from keras_opt.tuning.space import is_free
 from keras_opt.tuning.trial_metrics import trial_metrics
+from keras_opt.tuning.trial_seed import trial_seed
 
 keras_tuner = require("keras_tuner")
 _errors = require("keras_tuner.errors")
@@ -55,6 +60,8 @@ class SearchTuner(keras_tuner.Tuner):
             )
         self.max_seconds = max_seconds
         super().__init__(oracle, hypermodel, **kwargs)
+        if kwargs.get("tuner_id") and not kwargs.get("overwrite") and self._file.exists():
+            self.reload()  # keras-tuner looks for the file of its own id
         if self._is_stock():
             self._check_space(owner)
 
@@ -65,6 +72,10 @@ class SearchTuner(keras_tuner.Tuner):
         return _runs_models(type(self))
 
     def _check_space(self, owner):
+        if self.oracle.trials:  # else the space was seen just now
+            now = self.oracle.given_space.copy()
+            self.hypermodel.build(now)
+            self.oracle.check_ranges(now.space)
         space = self.oracle.get_space().space
         if not any(map(is_free, space)):
             names = ", ".join(parameter.name for parameter in space) or "none"
@@ -82,19 +93,32 @@ class SearchTuner(keras_tuner.Tuner):
                 trials done and the time left on standard error.
 
         Raises:
-            RuntimeError: Every trial failed, or too many in a row.
+            RuntimeError: Every trial failed, or too many in a row; another process searches in the same folder.
 
         Warns:
             UserWarning: Some trials failed, or the objective is measured on training data.
             NoEffectWarning: No trial asked for a parameter with more than one value.
         """
         progress = Progress.of(f"{type(self).__name__}.search", fit_kwargs.get("verbose", "auto"))
+        folder = Path(self.project_dir)
+        if not folder_lock.hold(folder):
+            raise RuntimeError(
+                f"{type(self).__name__}: another process searches in {str(folder)!r}. Wait until it has ended, or give "
+                "another `project_name`."
+            )
+        try:
+            self._search(progress, fit_args, fit_kwargs)
+        finally:
+            folder_lock.release(folder)
+        self._tell()
+
+    def _search(self, progress, fit_args, fit_kwargs):
         left = max(0, self.oracle.expected_trials - len(self.oracle.end_order))
-        begin = time.monotonic()
+        end = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
         self.on_search_begin()
         self.save()
         with progress.stage("search", left) as stage:
-            while self.max_seconds is None or time.monotonic() - begin < self.max_seconds:
+            while time.monotonic() < end:
                 self.pre_create_trial()
                 trial = self.oracle.create_trial(self.tuner_id)
                 if trial.status == Status.STOPPED:
@@ -105,15 +129,19 @@ class SearchTuner(keras_tuner.Tuner):
                 self.on_trial_begin(trial)
                 self._run(trial, fit_args, fit_kwargs)
                 self.on_trial_end(trial)
-                stage.advance(1, self._standing())
+                stage.advance(1, self._standing(end - time.monotonic()))
         self.on_search_end()
-        self._tell()
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Builds and fits the model of a trial; override it to search anything else."""
         if self._is_stock() and len(args) < _VERBOSE_PLACE:
             kwargs.setdefault("verbose", 0)  # the progress of the search is shown instead
         return super().run_trial(trial, *args, **kwargs)
+
+    def load_model(self, trial: Any) -> Any:
+        """The model of a trial with the weights of its best epoch; its optimizer begins anew."""
+        with without_optimizer():
+            return super().load_model(trial)
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Prints the best trials, and those that failed with the last line of their errors."""
@@ -125,15 +153,20 @@ class SearchTuner(keras_tuner.Tuner):
     def save(self) -> None:
         """Writes the files of the search, each whole or not at all."""
         self.oracle.save()
-        write_json(Path(self.project_dir) / f"{self.tuner_id}.json", self.get_state())
+        write_json(self._file, self.get_state())
 
     def reload(self) -> None:
         """Reads the search of its folder back."""
         self.oracle.reload()
 
+    @property
+    def _file(self):
+        return Path(self.project_dir) / f"{self.tuner_id}.json"
+
     def _run(self, trial, fit_args, fit_kwargs):
         if self.oracle.is_seeded:
-            keras.utils.set_random_seed((self.oracle.seed + int(trial.trial_id)) % 2**32)
+            attempt = self.oracle.run_times.get(trial.trial_id, 0)  # the same seed would fail the same way
+            keras.utils.set_random_seed(trial_seed(self.oracle.seed, int(trial.trial_id), attempt))
         try:
             results = self.run_trial(trial, *fit_args, **fit_kwargs)
             self._report(trial, results)
@@ -154,15 +187,17 @@ class SearchTuner(keras_tuner.Tuner):
 
     def _warn_of_training_metric(self, results):
         first = results[0] if isinstance(results, list) and results else results
-        objective = self.oracle.objective
-        names = getattr(objective, "name_to_direction", [objective.name])
-        trained = [name for name in names if not name.startswith("val_")]
-        if trained and isinstance(first, keras.callbacks.History) and not self.oracle.end_order:
-            warnings.warn(
-                f"{type(self).__name__}: the objective {trained[0]!r} is measured on the training data, so the search "
-                f"prefers what overfits. Give objective='val_{trained[0]}' and `search` a `validation_data`.",
-                stacklevel=4,
-            )
+        if not isinstance(first, keras.callbacks.History) or self.oracle.end_order:
+            return
+        seen, objective = first.history, self.oracle.objective
+        for name in getattr(objective, "name_to_direction", [objective.name]):
+            held_out = name.startswith("val_") or (f"val_{name}" not in seen and any(map(_is_held_out, seen)))
+            if name in seen and not held_out:
+                warnings.warn(
+                    f"{type(self).__name__}: the objective {name!r} is measured on the training data, so the search "
+                    f"prefers what overfits. Give objective='val_{name}' and `search` a `validation_data`.",
+                    stacklevel=6,
+                )
 
     def _configure_tensorboard_dir(self, callbacks, trial, execution=0):
         """keras-tuner's hook before each fit, which needs the package tensorboard even where nothing writes for it."""
@@ -172,10 +207,12 @@ class SearchTuner(keras_tuner.Tuner):
     def _failed(self):
         return [trial for trial in self.oracle.trials.values() if trial.status == Status.FAILED]
 
-    def _standing(self):
+    def _standing(self, seconds):
         best, failed = self.oracle.get_best_trials(1), len(self._failed())
         parts = [f"best {self.oracle.objective.name} {best[0].score:.5g} in trial {best[0].trial_id}"] if best else []
-        return ", ".join([*parts, *([f"{failed} failed"] if failed else [])])
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"at most {max(seconds, 0):.0f} s left"] if math.isfinite(seconds) else []
+        return ", ".join(parts)
 
     def _tell(self):
         """Says once, at the end, what the user has to know."""
@@ -197,9 +234,21 @@ class SearchTuner(keras_tuner.Tuner):
             )
 
 
+@contextlib.contextmanager
+def without_optimizer() -> Iterator[None]:
+    """Load weights into a model that has not been trained: Keras warns that the state of its optimizer is left out."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer", UserWarning)
+        yield
+
+
 def _runs_models(tuner):
     """Whether no subclass of the user's runs trials of its own."""
     return tuner.run_trial.__module__.startswith("keras_opt.")
+
+
+def _is_held_out(name):
+    return name.startswith("val_")
 
 
 def _last_line(message):

@@ -11,6 +11,8 @@ from typing import Any
 from keras_opt.core.errors import InputError
 from keras_opt.core.optional import require
 
+# SQLite lets one process write at a time; the others wait.
+LOCK_SECONDS = 120
 _HEADER = b"SQLite format 3\x00"
 # After so many rows in a row that are not there or cannot be read, a table is taken to be at its end.
 _MOST_MISSING_ROWS = 20_000
@@ -35,7 +37,7 @@ def damage_of(path: Path) -> str | None:
     """What is wrong with a SQLite file; `None` if nothing is, or there is no file.
 
     Raises:
-        InputError: It is no SQLite file at all.
+        InputError: It is no SQLite file at all, or cannot be read now; that is no damage.
     """
     if not path.exists() or not path.stat().st_size:
         return None
@@ -46,9 +48,14 @@ def damage_of(path: Path) -> str | None:
                 "Name another, or put a copy of it back."
             )
     try:
-        with contextlib.closing(sqlite3.connect(path)) as file:
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as file:
             (found,) = file.execute("PRAGMA integrity_check(1)").fetchone()
-    except sqlite3.DatabaseError as error:
+    except sqlite3.OperationalError as error:
+        raise InputError(
+            f"Storage {str(path)!r} cannot be read now ({error}); it was left as it is. Wait until no other process "
+            "keeps it locked, and look whether it may be read and written here."
+        ) from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of the latter kind where names are damaged
         return str(error)
     return None if found == "ok" else found.splitlines()[-1]
 

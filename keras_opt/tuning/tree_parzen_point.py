@@ -13,11 +13,15 @@ from keras_opt.tuning.trial_store import quiet_optuna
 _REPEATS = 10
 
 
-def tree_parzen_point(evidence: Evidence) -> Point | None:
-    """A new point, proposed from the trials so far; at random where the estimator only repeats itself."""
+def tree_parzen_point(evidence: Evidence, initial_points: int = 10) -> Point | None:
+    """A new point, proposed from the trials so far; at random where the estimator only repeats itself.
+
+    And while fewer than `initial_points` trials have a score.
+    """
     optuna = require("optuna")
     with quiet_optuna():
-        study = optuna.create_study(sampler=make_sampler("tpe", int(evidence.generator.integers(2**31))))
+        sampler = make_sampler("tpe", int(evidence.generator.integers(2**31)), initial_points)
+        study = optuna.create_study(sampler=sampler)
         study.add_trials([_frozen(evidence, *each) for each in zip(evidence.points, evidence.losses, strict=True)])
         for _ in range(_REPEATS):
             trial = study.ask()

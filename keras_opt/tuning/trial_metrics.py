@@ -46,9 +46,13 @@ def trial_metrics(results: Any, objective: Any, source: str) -> tuple[dict[str, 
 
 
 def _best_epoch(history, objective, source):
-    epochs = [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
-    if not epochs:
+    if not any(history.values()):
         raise _errors.FatalValueError(f"{source} returned a History of no epoch, so `{objective.name}` has no value.")
+    _check_reported(history, objective, source)
+    count = min(len(history[name]) for name in _names(objective, history))
+    # With `validation_freq` other lists are longer, of epochs in which the objective has no value.
+    reported = {name: values for name, values in history.items() if len(values) == count}
+    epochs = [dict(zip(reported, values, strict=True)) for values in zip(*reported.values(), strict=True)]
     epochs = [_with_objective(metrics, objective, source) for metrics in epochs]
     sign = -1.0 if objective.direction == "max" else 1.0
     losses = [sign * metrics[objective.name] for metrics in epochs]
@@ -59,12 +63,20 @@ def _best_epoch(history, objective, source):
 
 def _with_objective(metrics, objective, source):
     """The metrics with the objective, which for several is their sum, those to maximise subtracted."""
-    if objective.name in metrics:
-        return metrics
-    if not objective.has_value(metrics):
-        wanted = [name for name in getattr(objective, "name_to_direction", [objective.name]) if name not in metrics]
-        raise _errors.FatalValueError(missing_objective(wanted[0], metrics, source))
-    return {**metrics, objective.name: objective.get_value(metrics)}
+    _check_reported(metrics, objective, source)
+    return metrics if objective.name in metrics else {**metrics, objective.name: objective.get_value(metrics)}
+
+
+def _check_reported(metrics, objective, source):
+    missing = [name for name in _names(objective, metrics) if name not in metrics]
+    if missing:
+        raise _errors.FatalValueError(missing_objective(missing[0], metrics, source))
+
+
+def _names(objective, metrics):
+    """Of the metrics that the objective is made of."""
+    several = () if objective.name in metrics else getattr(objective, "name_to_direction", ())
+    return list(several) or [objective.name]
 
 
 def missing_objective(name: str, seen: Iterable[str], source: str) -> str:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from keras_opt.core.optional import require
-from keras_opt.tuning.optuna_parts import make_pruner, make_sampler, trial_seed
-from keras_opt.tuning.storage_rescue import damage_of, rescue
+from keras_opt.tuning.optuna_parts import make_pruner, make_sampler
+from keras_opt.tuning.storage_rescue import LOCK_SECONDS, damage_of, rescue
+from keras_opt.tuning.trial_seed import trial_seed
 
 STUDY_NAME = "keras_opt"
 # How often the sampler may propose what was tried already, before points are drawn at random, and how often those.
 MOST_COLLISIONS = 10
-MOST_DRAWS = 1000
-# SQLite lets one process write at a time; the others wait.
-_LOCK_SECONDS = 120
+MOST_DRAWS = 5000
 
 # How many parameters a trial has: kept last, when all of them are there.
 _PARAMETERS = "parameters"
@@ -111,8 +110,8 @@ class TrialStore:
             distributions={name: distribution for name, (_, distribution) in drawn.items()},
             user_attrs={**attributes, _PARAMETERS: len(drawn)},
         )
-        self.study.add_trial(trial)
-        return self.study.get_trials(deepcopy=False)[-1].number
+        # As `study.add_trial`, which does not say which number it has: another process may have added one since.
+        return self._storage.get_trial(self._storage.create_new_trial(self._study_id, template_trial=trial)).number
 
     def extend(self, number: int, drawn: Drawn) -> None:
         """Give a trial the parameters that it lacks."""
@@ -210,5 +209,5 @@ def _key(values: Values) -> tuple[tuple[str, str], ...]:
 
 
 def _open(path: Path) -> Any:
-    settings = {"connect_args": {"timeout": _LOCK_SECONDS}}
+    settings = {"connect_args": {"timeout": LOCK_SECONDS}}
     return require("optuna").storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs=settings)

@@ -21,14 +21,16 @@ import os, signal, sys
 from keras_opt.recipes import Recipe, tune
 from keras_opt.tuning.trial_store import TrialStore
 left = {count}
-real = TrialStore.{moment}
-def dying(*arguments, **keywords):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **keywords)
-TrialStore.{moment} = dying
+def dying(real):
+    def called(*arguments, **keywords):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **keywords)
+    return called
+for name in {moments}:
+    setattr(TrialStore, name, dying(getattr(TrialStore, name)))
 tune(Recipe.load({recipe!r}, out={out!r}), {trials}, ["dropout", "width"], verbose=0)
 """
 
@@ -52,11 +54,12 @@ def finished(folder):
 
 @pytest.mark.parametrize(
     ("moment", "count"),
-    [("report", 4), *[full(moment, count) for moment in ("propose", "report", "complete") for count in (1, 2, 3)]],
+    [("report", 4), *[full(moment, count) for moment in ("propose", "report", "end") for count in (1, 2, 3)]],
 )
 def test_a_killed_search_goes_on(recipe, tmp_path, moment, count):
     out = tmp_path / "search"
-    code = DYING.format(moment=moment, count=count, recipe=str(recipe), out=str(out), trials=TRIALS)
+    moments = ("complete", "stop") if moment == "end" else (moment,)
+    code = DYING.format(moments=moments, count=count, recipe=str(recipe), out=str(out), trials=TRIALS)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = finished(out)

@@ -16,7 +16,7 @@ from keras_opt import tuning
 from keras_opt.tuning.encoding import Encoding
 from keras_opt.tuning.evidence import Evidence
 from keras_opt.tuning.gaussian_process import GaussianProcess
-from keras_opt.tuning.gaussian_process_point import gaussian_process_point
+from keras_opt.tuning.gaussian_process_point import _modelled_losses, gaussian_process_point
 
 X = np.linspace(-1.0, 1.0, 16, dtype="float32")[:, None]
 
@@ -256,7 +256,7 @@ def test_the_proposed_point_is_the_best_of_a_dense_grid():
     losses = np.array([(point["x"] - 0.3) ** 2 + 0.01 * (point["n"] - 6) ** 2 for point in tried])
     point = gaussian_process_point(Evidence(space.space, tried, losses, [], generator))
     encoding = Encoding(space.space)
-    process = GaussianProcess(np.array([encoding.row(each) for each in tried]), losses)
+    process = GaussianProcess(np.array([encoding.row(each) for each in tried]), _modelled_losses(losses))
     dense = np.array([encoding.row({"x": x, "n": n}) for x in np.linspace(0.0, 1.0, 301) for n in range(1, 10)])
     best = process.log_expected_improvement(dense).max()
     assert process.log_expected_improvement(encoding.row(point)[None])[0] >= best - 1e-3

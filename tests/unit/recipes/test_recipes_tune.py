@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import keras
 import pytest
 import yaml
+from fast_sqlite import no_waiting_for_the_disk as no_waiting_for_the_disk
 
 from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Progress
@@ -113,6 +116,31 @@ def test_an_old_search_is_replaced_only_when_told(quick, tmp_path):
     (tmp_path / "letters" / "a.txt").write_text("dear")
     with pytest.raises(InputError, match="holds files that are no search"):
         quick(1, out=tmp_path / "letters", overwrite=True)
+
+
+HOLDING = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); print(flush=True); input()"
+
+
+@pytest.mark.parametrize("change", [{}, {"resume": True}, {"overwrite": True}], ids=["new", "resume", "overwrite"])
+def test_two_processes_do_not_search_in_one_folder(quick, tmp_path, change):
+    folder = quick(1).folder if change else tmp_path / "search"
+    folder.mkdir(exist_ok=True)
+    before = sorted(folder.rglob("*"))
+    command = [sys.executable, "-c", HOLDING, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(InputError, match=r"Another process searches in .*search'.*give another --out"):
+            quick(2, **change)
+        other.stdin.close()
+    assert sorted(folder.rglob("*")) == before
+    assert len(quick(2, **change).trials) == 2
+
+
+def test_a_search_that_began_meanwhile_is_not_replaced(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_opt.recipes.search_folder._hold", lambda folder: (folder / "search.json").touch())
+    with pytest.raises(InputError, match="holds a search already"):
+        quick(1)
+    assert (tmp_path / "search" / "search.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,3 @@
-"""Faster files: a test that is cut off by a power failure may lose its trials."""
+"""Faster files."""
 
-import pytest
-import sqlalchemy
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk():
-    """Let SQLite not wait until the disk has what it wrote."""
-
-    def connected(connection, record):
-        connection.execute("PRAGMA synchronous = OFF")
-
-    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "connect", connected)
-    yield
-    sqlalchemy.event.remove(sqlalchemy.engine.Engine, "connect", connected)
+from fast_sqlite import no_waiting_for_the_disk as no_waiting_for_the_disk

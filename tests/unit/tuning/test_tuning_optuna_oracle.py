@@ -71,7 +71,8 @@ def test_each_condition_has_parameters_of_its_own_in_optuna(tmp_path):
         assert f"size (kind={other})" not in trial.params
 
 
-def test_a_damaged_storage_is_filled_again_from_the_other_files(tmp_path):
+def test_a_damaged_storage_is_filled_again_from_the_other_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_opt.tuning.storage_rescue._MOST_MISSING_ROWS", 50)
     before = points(bowl(tmp_path))
     path = tmp_path / "bowl" / "study.db"
     content = path.read_bytes()
@@ -136,7 +137,7 @@ def test_several_objectives_give_a_pareto_front(tmp_path):
     class Priced(keras_tuner.Tuner):
         def run_trial(self, trial, verbose=0):
             x = trial.hyperparameters.Float("x", 0.0, 1.0)
-            return {"gain": x, "price": x * x, "multi_objective": 0.0, "note": -x}
+            return {"gain": x, "price": x * x, "note": -x}
 
     gain, price = keras_tuner.Objective("gain", "max"), keras_tuner.Objective("price", "min")
     oracle = OptunaOracle([gain, price], 4, pruner=None, seed=0)
@@ -145,6 +146,51 @@ def test_several_objectives_give_a_pareto_front(tmp_path):
     assert front == sorted(front, reverse=True)
     assert len(front) == 4 == len(oracle.study.best_trials)
     assert oracle.get_best_trials(1)[0].metrics.get_best_value("gain") == front[0]
+
+
+def priced(folder, price):
+    """A finished search for two objectives of which the second is given."""
+
+    class Priced(keras_tuner.Tuner):
+        def run_trial(self, trial, verbose=0):
+            return {"gain": trial.hyperparameters.Float("x", 0.0, 1.0), **price(trial.trial_id)}
+
+    gain, least = keras_tuner.Objective("gain", "max"), keras_tuner.Objective("price", "min")
+    oracle = OptunaOracle([gain, least], 3, pruner=None, seed=0)
+    Priced(oracle, directory=folder).search(verbose=0)
+    return oracle
+
+
+def test_each_of_several_objectives_must_be_reported(tmp_path):
+    with pytest.raises(keras_tuner.errors.FatalValueError, match=r"'price' was not reported by .*gain, prize.*'prize'"):
+        priced(tmp_path, lambda trial_id: {"prize": 1.0})
+
+
+def test_a_trial_fails_by_any_of_its_objectives(tmp_path):
+    oracle = priced(tmp_path, lambda trial_id: {"price": math.nan if trial_id == "0001" else 1.0})
+    assert [trial.state.name for trial in oracle.study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert oracle.trials["0001"].message == "price is nan"
+
+
+def test_searches_of_one_name_that_share_a_storage_are_two(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        bowl(tmp_path / "one", dies_at="0002", storage=tmp_path / "study.db")
+    other = bowl(tmp_path / "other", trials=3, storage=tmp_path / "study.db")
+    assert len(other.study.trials) == 6
+    one = bowl(tmp_path / "one", trials=3, storage=tmp_path / "study.db")
+    assert len(other.study.trials) == 6
+    assert len({str(point) for point in [*points(one), *points(other)]}) == 5  # both begin with the defaults
+
+
+def test_defaults_outside_of_their_ranges_are_left_out(tmp_path):
+    class Late(keras_tuner.Tuner):
+        def run_trial(self, trial, verbose=0):
+            hp = trial.hyperparameters
+            return hp.Float("decay", 1e-6, 1e-2, sampling="log", default=0.0) + hp.Int("n", 1, 9, default=20)
+
+    oracle = OptunaOracle(LOSS, 3, pruner=None, seed=0)
+    Late(oracle, directory=tmp_path).search(verbose=0)
+    assert [set(trial.params) for trial in oracle.study.trials] == [set(), {"decay", "n"}, {"decay", "n"}]
 
 
 def test_a_dominated_trial_is_not_in_the_front(tmp_path):
@@ -172,6 +218,9 @@ def test_every_kind_of_parameter_goes_to_optuna_and_back():
     assert found["int"].distribution == kinds.IntDistribution(3, 11, step=4)
     assert found["log"].distribution == kinds.IntDistribution(1, 100, log=True)
     assert found["step"].distribution == kinds.FloatDistribution(0.0, 0.9, step=0.3)
+    assert found["step"].to_value(2 * 0.3 + 1e-16) == 0.6
+    hp.Int("powers", 2, 32, step=2, sampling="log")
+    assert [type(each) for each in coordinate_of(hp.space[-1]).distribution.choices] == [int] * 5
     assert np.allclose(found["decades"].distribution.choices, [1e-4, 1e-3, 1e-2, 1e-1, 1.0])
     assert found["reverse"].to_drawn(found["reverse"].to_value(0.3)) == pytest.approx(0.3)
 

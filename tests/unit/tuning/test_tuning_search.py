@@ -4,14 +4,18 @@ import itertools
 import json
 import re
 import time
+import warnings
 
 import keras
 import keras_tuner
 import numpy as np
 import pytest
+from full_rows import full
 
 from keras_opt import tuning
+from keras_opt.callbacks.backup import folder_lock
 from keras_opt.core.errors import NoEffectWarning
+from keras_opt.tuning import tree_parzen_point
 from keras_opt.tuning.trial_metrics import trial_metrics
 
 X = np.linspace(-1.0, 1.0, 16, dtype="float32")[:, None]
@@ -34,7 +38,11 @@ def square(hp):
 
 def build(hp):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(hp.Float("rate", 1e-3, 1e-1, sampling="log")), "mse", metrics=["mae"])
+    model.compile(
+        keras.optimizers.SGD(momentum=0.5, learning_rate=hp.Float("rate", 1e-3, 1e-1, sampling="log")),
+        "mse",
+        metrics=["mae"],
+    )
     return model
 
 
@@ -110,6 +118,23 @@ def test_a_failed_trial_error_and_a_fatal_one_are_keras_tuners(tmp_path):
         a_search(fatal, tmp_path / "fatal", max_trials=3).search(verbose=0)
 
 
+def test_a_retry_has_another_seed_and_another_search_too(tmp_path):
+    def drawn(seed):
+        found = []
+
+        def trial(hp):
+            square(hp)
+            found.append(np.random.random())
+            return float("nan")
+
+        search = a_search(trial, tmp_path / str(seed), max_trials=2, max_retries_per_trial=1, seed=seed)
+        with pytest.raises(RuntimeError):
+            search.search(verbose=0)
+        return found
+
+    assert len({*drawn(0), *drawn(1)}) == 8
+
+
 # --- what a trial returns
 
 
@@ -134,6 +159,7 @@ BOTH = keras_tuner.engine.oracle.Oracle([LOSS, keras_tuner.Objective("val_auc", 
         ([1.0, 2.0], LOSS, ({"val_loss": 1.5}, 0)),
         (History(val_loss=[3.0, 1.0, 2.0], a=[1, 2, 3]), LOSS, ({"val_loss": 1.0, "a": 2}, 1)),
         (History(val_loss=[float("nan"), 5.0, float("inf")]), LOSS, ({"val_loss": 5.0}, 1)),
+        (History(val_loss=[3.0, 1.0], loss=[4, 3, 2, 1]), LOSS, ({"val_loss": 1.0}, 1)),
         (
             [History(val_loss=[3.0, 1.0]), History(val_loss=[4.0, 2.0, 1.0])],
             LOSS,
@@ -141,7 +167,17 @@ BOTH = keras_tuner.engine.oracle.Oracle([LOSS, keras_tuner.Objective("val_auc", 
         ),
         ({"val_loss": 2.0, "val_auc": 0.5}, BOTH, ({"val_loss": 2.0, "val_auc": 0.5, "multi_objective": 1.5}, 0)),
     ],
-    ids=["int", "float32", "dict", "list", "history", "history_of_nan", "two_histories", "two_objectives"],
+    ids=[
+        "int",
+        "float32",
+        "dict",
+        "list",
+        "history",
+        "history_of_nan",
+        "validation_freq",
+        "two_histories",
+        "two_objectives",
+    ],
 )
 def test_what_a_trial_measured(results, objective, expected):
     assert trial_metrics(results, objective, "trial") == expected
@@ -171,6 +207,18 @@ def test_a_search_without_validation_data_ends_at_its_first_trial(tmp_path):
     assert len(search.oracle.trials) == 1
 
 
+def test_a_metric_of_the_model_is_not_told_to_be_of_the_training_data(tmp_path):
+    class Priced(keras_tuner.HyperModel):
+        def build(self, hp):
+            return build(hp)
+
+        def fit(self, hp, model, *args, **kwargs):
+            return History(loss=[1.0], val_loss=[1.0], macs=[hp.get("rate")])
+
+    macs = keras_tuner.Objective("macs", "min")
+    tuning.RandomSearch(Priced(), ["val_loss", macs], max_trials=1, directory=tmp_path).search(verbose=0)
+
+
 # --- real training
 
 
@@ -185,7 +233,8 @@ def trained(tmp_path_factory):
 
 def test_the_best_model_has_the_weights_of_its_best_epoch(trained):
     best = trained.oracle.get_best_trials(1)[0]
-    (model,) = trained.get_best_models()
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        (model,) = trained.get_best_models()
     assert np.isclose(model.optimizer.learning_rate, best.hyperparameters.values["rate"])
     measured = model.evaluate(X, X, verbose=0, return_dict=True)
     assert measured["loss"] == pytest.approx(best.metrics.get_best_value("val_loss"), rel=1e-5)
@@ -201,7 +250,8 @@ def test_the_same_seed_trains_the_same(trained, tmp_path):
 def test_hyperband_goes_on_from_the_weights_of_the_parent(tmp_path):
     search = tuning.Hyperband(build, "val_loss", max_epochs=2, factor=2, seed=0, directory=tmp_path)
     search.oracle.plan = search.oracle.plan[:2]
-    search.search(X, X, **HELD)
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        search.search(X, X, **HELD)
     trials = list(search.oracle.trials.values())
     books = [trial.hyperparameters.values for trial in trials]
     assert [(each["tuner/initial_epoch"], each["tuner/epochs"]) for each in books] == [(0, 1), (0, 1), (1, 2)]
@@ -228,8 +278,62 @@ def test_a_space_without_a_free_parameter_is_an_error_or_a_warning(tmp_path):
 
 def test_another_objective_than_that_of_the_folder_is_an_error(tmp_path):
     a_search(square, tmp_path, max_trials=2).search(verbose=0)
-    with pytest.raises(ValueError, match=r"was for Objective.*default_objective.*overwrite=True"):
+    with pytest.raises(ValueError, match=r"was for objective=.*default_objective.*overwrite=True"):
         a_search(square, tmp_path, max_trials=2, objective="val_loss")
+
+
+def test_another_range_than_that_of_the_folder_is_an_error(tmp_path):
+    def wider(hp):
+        hp.Float("rate", 1e-3, 1.0, sampling="log")
+        return build(hp)
+
+    settings = {"directory": tmp_path, "max_trials": 1}
+    fit = {"epochs": 1, **HELD}
+    tuning.RandomSearch(build, "val_loss", **settings).search(X, X, **fit)
+    with pytest.raises(ValueError, match=r"was for rate=Float\(.*max_value: '0.1'.*not for Float\(.*max_value: '1.0'"):
+        tuning.RandomSearch(wider, "val_loss", **settings)
+    given = keras_tuner.HyperParameters()
+    given.Float("rate", 1e-2, 1e-1, sampling="log")
+    with pytest.raises(ValueError, match="was for rate=Float"):
+        tuning.RandomSearch(build, "val_loss", hyperparameters=given, **settings)
+    assert len(tuning.RandomSearch(build, "val_loss", **settings).oracle.trials) == 1
+
+
+def test_other_rounds_than_those_of_the_folder_are_an_error(tmp_path):
+    a_search(square, tmp_path, tuning.Hyperband, max_epochs=2, factor=2).search(verbose=0)
+    with pytest.raises(ValueError, match="was for max_epochs=2, not for 4"):
+        a_search(square, tmp_path, tuning.Hyperband, max_epochs=4, factor=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("val_loss", "min"),
+        ("val_accuracy", "max"),
+        ("val_f1_score", "max"),
+        ("val_mean_io_u", "max"),
+        ("val_r2_score", "max"),
+        ("true_positives", "max"),
+        ("false_positives", "min"),
+    ],
+)
+def test_the_direction_of_an_objective_is_read_off_its_name(name, direction, tmp_path):
+    assert a_search(square, tmp_path, objective=name).oracle.objective.direction == direction
+
+
+def test_an_objective_of_no_direction_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r'`objective` must be an Objective with direction "min" or "max"'):
+        a_search(square, tmp_path, objective=[keras_tuner.Objective("f", "maximize")])
+
+
+@pytest.mark.parametrize("name", ["tune_new_entries", "allow_new_entries"])
+def test_new_entries_are_needed_where_no_space_is_given(name, tmp_path):
+    with pytest.raises(ValueError, match=f"`{name}` must be True without `hyperparameters`"):
+        a_search(square, tmp_path, **{name: False})
+
+
+def test_a_numpy_number_is_a_seed(tmp_path):
+    a_search(square, tmp_path, max_trials=1, seed=np.int64(3)).search(verbose=0)
 
 
 def test_keras_tuners_chief_is_refused(tmp_path, monkeypatch):
@@ -256,6 +360,52 @@ def test_the_users_space_is_not_changed(tmp_path):
     assert space.get_config() == before
 
 
+@pytest.mark.parametrize("kind", [tuning.RandomSearch, tuning.GridSearch, tuning.BayesianOptimization])
+def test_what_is_not_searched_makes_no_new_point(kind, tmp_path):
+    space = keras_tuner.HyperParameters()
+    space.Choice("x", [1, 2, 3])
+    settings = {"hyperparameters": space, "tune_new_entries": False, "max_trials": 9}
+    search = a_search(lambda hp: hp.Choice("x", [1, 2, 3]) + hp.Float("y", 0.0, 1.0), tmp_path, kind, **settings)
+    search.search(verbose=0)
+    points = [trial.hyperparameters.values for trial in search.oracle.trials.values()]
+    assert sorted(point["x"] for point in points) == [1, 2, 3]
+    assert {point["y"] for point in points} == {0.0}
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe", full("keras_tuner")])
+def test_defaults_outside_of_their_ranges_end_no_search(sampler, tmp_path):
+    def trial(hp):
+        decay = hp.Float("decay", 1e-6, 1e-2, sampling="log", default=0.0)
+        return square(hp) + decay + hp.Float("rate", 0.0, 0.5, step=0.1, default=0.25) + hp.Int("n", 1, 9, default=20)
+
+    settings = {"sampler": sampler, "max_trials": 4, "num_initial_points": 2, "seed": 1}
+    search = a_search(trial, tmp_path, tuning.BayesianOptimization, **settings)
+    search.search(verbose=0)
+    assert statuses(search) == ["COMPLETED"] * 4
+
+
+@pytest.mark.parametrize("value", [0.0, 1e30, 1.7e308])
+def test_constant_and_huge_losses_are_modelled(value, tmp_path):
+    def trial(hp):
+        x = hp.Float("x", 0.0, 1.0)
+        return value * (1 if x > 0.5 else -1)
+
+    search = a_search(trial, tmp_path, tuning.BayesianOptimization, max_trials=6, num_initial_points=3, seed=1)
+    with warnings.catch_warnings(action="error"):  # of scikit-learn too
+        search.search(verbose=0)
+    assert statuses(search) == ["COMPLETED"] * 6
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_initial_points_are_drawn_at_random_by_tpe_too(count, tmp_path, monkeypatch):
+    made = []
+    real = tree_parzen_point.make_sampler
+    monkeypatch.setattr(tree_parzen_point, "make_sampler", lambda *each: made.append(each) or real(*each))
+    settings = {"sampler": "tpe", "max_trials": 2, "num_initial_points": count}
+    a_search(square, tmp_path, tuning.BayesianOptimization, **settings).search(verbose=0)
+    assert {initial for _, _, initial in made} == {count}
+
+
 # --- time and files
 
 
@@ -275,6 +425,25 @@ def test_progress_shows_the_best_trial_and_the_time(tmp_path, capsys):
     assert re.search(
         r"search: 2/2 in [\d.]+ s \(best default_objective [\de.-]+ in trial 000\d\)", capsys.readouterr().err
     )
+
+
+def test_a_search_without_end_shows_its_trials_and_the_seconds_left(tmp_path, capsys):
+    a_search(square, tmp_path, max_trials=None, max_seconds=0.1).search()
+    assert re.search(r"search: (\d+)/\1 in .* at most 0 s left\)", capsys.readouterr().err)
+
+
+def test_a_tuner_with_an_id_goes_on_too(tmp_path):
+    a_search(square, tmp_path, max_trials=2, tuner_id="night").search(verbose=0)
+    assert len(a_search(square, tmp_path, tuner_id="night").oracle.trials) == 2
+    assert not a_search(square, tmp_path, tuner_id="night", overwrite=True).oracle.trials
+
+
+def test_two_processes_do_not_search_in_one_folder(tmp_path, monkeypatch):
+    search = a_search(square, tmp_path, max_trials=1)
+    monkeypatch.setattr(folder_lock, "hold", lambda folder: False)
+    with pytest.raises(RuntimeError, match=r"another process searches in .*another `project_name`"):
+        search.search(verbose=0)
+    assert not search.oracle.trials
 
 
 def test_an_interrupt_costs_the_trial_in_hand_alone(tmp_path):

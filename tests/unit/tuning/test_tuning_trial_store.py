@@ -1,5 +1,7 @@
 """The trials in Optuna's file: proposed once, kept through kills and damage."""
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ import optuna
 import pytest
 
 from keras_opt.core.errors import InputError
+from keras_opt.tuning import trial_store
+from keras_opt.tuning.storage_rescue import damage_of
 from keras_opt.tuning.trial_store import TrialStore
 
 UNIT = optuna.distributions.FloatDistribution(0.0, 1.0)
@@ -74,7 +78,8 @@ def test_a_kill_loses_no_finished_trial_and_repeats_none(tmp_path, writes):
     assert kept == finished
 
 
-def test_no_point_is_proposed_twice_and_a_finished_space_ends(tmp_path):
+def test_no_point_is_proposed_twice_and_a_finished_space_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_store, "MOST_DRAWS", 100)
     store = TrialStore(tmp_path / "study.db", ["minimize"])
 
     def few(draw):
@@ -133,3 +138,20 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     with pytest.raises(InputError, match="is no SQLite file"):
         TrialStore(path, ["minimize"])
     assert path.read_bytes() == b"no database"
+
+
+def test_a_file_that_another_process_keeps_locked_is_not_taken_for_damaged(tmp_path, stored, monkeypatch):
+    monkeypatch.setattr("keras_opt.tuning.storage_rescue.LOCK_SECONDS", 0.1)
+    path = tmp_path / "study.db"
+    path.write_bytes(stored)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InputError, match=r"cannot be read now \(database is locked\)"):
+            TrialStore(path, ["minimize"])
+    assert path.read_bytes() == stored
+
+
+def test_damage_in_the_names_is_damage(tmp_path, stored):
+    path = tmp_path / "study.db"
+    path.write_bytes(stored.replace(b"CREATE TABLE studies", b"CREATE TABLE \xff\xfe\xfd\xfc\xfb\xfa\xf9"))
+    assert damage_of(path)
