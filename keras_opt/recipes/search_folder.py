@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_opt.callbacks.backup import folder_lock
+from keras_opt.core import folder_lock
 from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
 from keras_opt.recipes.images import image_sizes

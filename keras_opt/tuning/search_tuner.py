@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_opt.callbacks.backup import folder_lock
+from keras_opt.core import folder_lock
 from keras_opt.core.errors import InputError, NoEffectWarning, check_positive
 from keras_opt.core.optional import require
 from keras_opt.core.progress import Progress

@@ -54,7 +54,11 @@ def finished(folder):
 
 @pytest.mark.parametrize(
     ("moment", "count"),
-    [("report", 4), *[full(moment, count) for moment in ("propose", "report", "end") for count in (1, 2, 3)]],
+    [
+        *(("report", 4), ("propose", 2), ("end", 2)),
+        *(full(*row) for row in (("propose", 1), ("propose", 3), ("end", 1), ("end", 3))),
+        *(full("report", count) for count in (1, 2, 3)),
+    ],
 )
 def test_a_killed_search_goes_on(recipe, tmp_path, moment, count):
     out = tmp_path / "search"
@@ -71,8 +75,7 @@ def test_a_killed_search_goes_on(recipe, tmp_path, moment, count):
     assert len({tuple(trial.settings.values()) for trial in found.trials}) == TRIALS
 
 
-@pytest.mark.parametrize("delay", [0.0, *map(full, (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0))])
-@pytest.mark.full
+@pytest.mark.parametrize("delay", [0.0, 1.0, 3.0, *map(full, (0.5, 1.5, 2.0, 4.0, 5.0, 6.0, 8.0))])
 def test_the_trial_of_a_killed_worker_is_given_to_another(recipe, tmp_path, monkeypatch, delay):
     victims = []
     real = Worker.give

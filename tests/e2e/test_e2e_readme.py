@@ -97,3 +97,13 @@ def test_the_lines_on_small_models_run(tmp_path, monkeypatch, capsys):
     assert abs(sparsity(names["small"])["total"] - 0.5) < 1e-3
     assert (names["file"].input.dtype, names["file"].output.dtype) == ("int8", "int8")
     assert "of the answers are the same" in capsys.readouterr().out
+
+
+def test_the_lines_on_searching_and_ensembles_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code_blocks()[5], "README.md", "exec"), names)
+    assert set(names["tuner"].get_best_hyperparameters()[0].values) == {"width", "dropout"}
+    assert len(names["members"]) == 2
+    x, y = names["held_out"]
+    assert (names["ensemble"].predict(x, verbose=0).argmax(-1) == y).mean() > 0.6

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_opt.callbacks.backup import folder_lock
 from keras_opt.callbacks.backup.data_position import POSITION_PREFIX
+from keras_opt.core import folder_lock
 from keras_opt.core.errors import InputError
 from keras_opt.core.state_files import DamagedFile, read_state, write_state
 

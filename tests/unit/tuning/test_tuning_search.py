@@ -13,7 +13,7 @@ import pytest
 from full_rows import full
 
 from keras_opt import tuning
-from keras_opt.callbacks.backup import folder_lock
+from keras_opt.core import folder_lock
 from keras_opt.core.errors import NoEffectWarning
 from keras_opt.tuning import tree_parzen_point
 from keras_opt.tuning.trial_metrics import trial_metrics

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_opt.callbacks import BackupAndRestore
-from keras_opt.callbacks.backup import folder_lock
+from keras_opt.core import folder_lock
 from keras_opt.core.errors import InputError
 
 # Takes the folder, has a child that lives on (told by its number), and waits for its end.
