@@ -34,8 +34,8 @@ class OptunaOracle(SearchOracle):
 
     It goes to any tuner: `keras_tuner.Tuner(oracle=OptunaOracle(...), hypermodel=build)`. A trial whose objective is
     NaN or infinite, or that crashes, fails with its message and does not end the search; no point is tried twice, and
-    a finished space ends the search; the same seed gives the same trials, also after a search that was killed: the
-    next one with the same folder goes on, and runs the trial that was cut off again.
+    a finished space ends the search; a seed gives the same points and trainings, also after a search that was killed:
+    the next one with the same folder goes on, and runs the trial that was cut off again.
 
     To stop trials early, give `search` the callback that reports each epoch: `callbacks=[oracle.pruning_callback()]`.
     A stopped trial counts as completed for keras-tuner, with the best score it had, and as pruned for Optuna.
@@ -57,7 +57,8 @@ class OptunaOracle(SearchOracle):
         storage: Path of Optuna's SQLite file, made where there is none. Default `None`: `study.db` in the folder of the
             search. Searches that share one, each in a folder of its own, learn from one another.
         hyperparameters: The space, or a part of it.
-        seed: Int of at least 0; `None` draws one.
+        seed: Int of at least 0: the same seed gives the same trials, each of which seeds Keras, NumPy and Python;
+            `None` draws one, and seeds nothing.
         tune_new_entries: As keras-tuner's.
         allow_new_entries: As keras-tuner's.
         max_retries_per_trial: How often a trial that crashed runs again. Default 0.

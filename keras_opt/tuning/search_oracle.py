@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_opt.core.errors import InputError
@@ -12,6 +13,7 @@ from keras_opt.tuning.evidence import Evidence, Proposer
 from keras_opt.tuning.search_arguments import OracleArguments
 from keras_opt.tuning.search_files import read_json, read_trials, write_json, write_trial
 from keras_opt.tuning.space import Space, other_ranges
+from keras_opt.tuning.trial_seed import trial_seed
 
 keras_tuner = require("keras_tuner")
 _trials = require("keras_tuner.engine.trial")
@@ -24,8 +26,9 @@ class SearchOracle(keras_tuner.Oracle):
     """Keeps the book of a search in one process, and asks `proposer` for the next point.
 
     Beside keras-tuner's: a trial whose score is NaN or infinite fails with a message; no failure ends the search unless
-    `max_consecutive_failed_trials` says so; every point is new; a seed, 0 too, gives the same points, also after a
-    resume; files are whole or not there, and a trial that was cut off is given out again.
+    `max_consecutive_failed_trials` says so; every point is new; a seed, 0 too, gives the same points and the same
+    trainings (each trial begins with `keras.utils.set_random_seed`), also after a resume; files are whole or not there,
+    and a trial that was cut off is given out again.
 
     Args:
         proposer: Chooses the next point from the `Evidence`; `None` from it ends the search.
@@ -81,6 +84,9 @@ class SearchOracle(keras_tuner.Oracle):
         if trial.trial_id not in self.start_order:
             self.start_order.append(trial.trial_id)
         write_trial(self.folder, trial)
+        if self.is_seeded:
+            attempt = self.run_times.get(trial.trial_id, 0)  # the same seed would fail the same way
+            keras.utils.set_random_seed(trial_seed(self.seed, int(trial.trial_id), attempt))
         return trial
 
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Any:

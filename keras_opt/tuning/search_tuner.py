@@ -21,7 +21,6 @@ from keras_opt.tuning.search_arguments import check_hypermodel
 from keras_opt.tuning.search_files import write_json
 from keras_opt.tuning.space import is_free
 from keras_opt.tuning.trial_metrics import trial_metrics
-from keras_opt.tuning.trial_seed import trial_seed
 
 keras_tuner = require("keras_tuner")
 _errors = require("keras_tuner.errors")
@@ -164,9 +163,6 @@ class SearchTuner(keras_tuner.Tuner):
         return Path(self.project_dir) / f"{self.tuner_id}.json"
 
     def _run(self, trial, fit_args, fit_kwargs):
-        if self.oracle.is_seeded:
-            attempt = self.oracle.run_times.get(trial.trial_id, 0)  # the same seed would fail the same way
-            keras.utils.set_random_seed(trial_seed(self.oracle.seed, int(trial.trial_id), attempt))
         try:
             results = self.run_trial(trial, *fit_args, **fit_kwargs)
             self._report(trial, results)

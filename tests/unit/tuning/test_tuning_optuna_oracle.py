@@ -64,6 +64,23 @@ def test_a_search_that_was_cut_off_goes_on_with_the_same_trials(tmp_path):
     assert len(parts.study.trials) == 8
 
 
+class Noise(keras_tuner.Tuner):
+    """A training that is nothing but chance."""
+
+    def run_trial(self, trial, verbose=0):
+        return trial.hyperparameters.Float("x", 0.0, 1.0) + np.random.random()
+
+
+def test_a_seed_is_that_of_the_trainings_too(tmp_path):
+    scores = []
+    for folder in ("one", "other"):
+        oracle = OptunaOracle(LOSS, 3, seed=5, pruner=None)
+        Noise(oracle, directory=tmp_path / folder).search(verbose=0)
+        scores.append([trial.score for trial in oracle.trials.values()])
+    assert scores[0] == scores[1]
+    assert len(set(scores[0])) == 3
+
+
 def test_each_condition_has_parameters_of_its_own_in_optuna(tmp_path):
     for trial in bowl(tmp_path).study.trials:
         own, other = ("wide", "deep") if trial.params["kind"] == "wide" else ("deep", "wide")
