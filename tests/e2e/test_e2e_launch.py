@@ -18,7 +18,7 @@ JOB = Path(__file__).parents[1] / "launched_job.py"
 COMMAND = [sys.executable, "-c", "from keras_opt.cli.main import main; main()", "launch"]
 STEPS = 6  # an epoch, and so between two backups
 # Of worker 1, as soon as step 9 has ended. With `--full` 20 at random, some in a validation or while a backup is made.
-DEATHS = ["1@9+1"]
+DEATHS = ["1@9+1", "0@14+0", "1@20+150"]
 
 
 def deaths(full):
