@@ -70,7 +70,7 @@ def check_seeds(strategy: tf.distribute.Strategy) -> None:
         )
 
 
-def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy, is_training: bool = True) -> None:
+def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy, is_training: bool) -> None:
     """Raise if a variable that the step moves was made outside of the scope of `strategy`, and so has one copy.
 
     TensorFlow refuses to update such a weight; a count of the optimizer rises by one for each replica, and what a
