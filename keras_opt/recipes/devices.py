@@ -45,6 +45,24 @@ def on_devices(recipe: Recipe) -> Iterator[None]:
         yield
 
 
+def share_gpus(process: int | None, device: str | None) -> None:
+    """Let several processes train on the GPUs of this machine at once; call it before anything runs on one.
+
+    None takes more memory of a GPU than it needs, where TensorFlow would take all of it; and they take the GPUs in
+    turn, unless the recipe names one.
+
+    Args:
+        process: Its number, from 0; `None` for the one that only shares out the work, and may use them all.
+        device: The recipe's.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    with contextlib.suppress(RuntimeError):  # something has run, so that it is settled
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if gpus and process is not None and device is None:
+            tf.config.set_visible_devices(gpus[process % len(gpus)], "GPU")
+
+
 def _check_device(device: str) -> None:
     kind, _, number = device.lower().partition(":")
     present = [device.name.removeprefix("/physical_device:").lower() for device in tf.config.list_physical_devices()]

@@ -1,4 +1,4 @@
-"""A process that trains the trials it is told: `python -m keras_opt.recipes.search_worker FOLDER`.
+"""A process that trains the trials it is told: `python -m keras_opt.recipes.search_worker FOLDER NUMBER`.
 
 It reads their numbers from standard input, one a line, and ends when that ends: so it does not outlive the process
 that made it, however that dies.
@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from keras_opt.core.progress import Progress
+from keras_opt.recipes.devices import share_gpus
 from keras_opt.recipes.images import prepare
 from keras_opt.recipes.search_folder import Plan
 from keras_opt.recipes.search_trial import run_trial
@@ -22,6 +23,7 @@ def main() -> None:
     numbers: queue.Queue[int] = queue.Queue()
     threading.Thread(target=_read, args=(numbers,), daemon=True).start()
     plan = Plan.load(folder)
+    share_gpus(int(sys.argv[2]), plan.recipe.device)
     prepared = prepare(plan.recipe, Progress(quiet=True))
     store = plan.open_store(folder)
     while True:

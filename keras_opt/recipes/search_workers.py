@@ -27,7 +27,7 @@ class Worker:
         self.log = folder / f"worker-{number}.log"
         threads = max(1, (os.cpu_count() or 1) // workers)
         self._environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": str(threads), **os.environ}
-        self._command = [sys.executable, "-m", "keras_opt.recipes.search_worker", str(folder)]
+        self._command = [sys.executable, "-m", "keras_opt.recipes.search_worker", str(folder), str(number)]
         self._start()
 
     def give(self, trial: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_opt.core.errors import argument_error, check_at_least, check_positive, kind_error
 from keras_opt.core.progress import Progress, Stage
-from keras_opt.recipes.devices import check_devices
+from keras_opt.recipes.devices import check_devices, share_gpus
 from keras_opt.recipes.images import Prepared, prepare
 from keras_opt.recipes.networks import check_network
 from keras_opt.recipes.recipe import Recipe
@@ -54,9 +54,9 @@ def tune(
         max_trials: Int of at least 1, of all sessions together. Default 30.
         search: Names out of `"max_learning_rate"`, `"width"`, `"depth"`, `"dropout"`, `"augment_strength"` and
             `"weight_decay"`; `None` searches all, with a backbone all but its width and depth.
-        workers: Int of at least 1, processes that train at once and share the cores. One is this process. The trial of
-            one that dies is given to another. With a strategy in the recipe it must be 1, and each trial takes all
-            devices of that. Default 1.
+        workers: Int of at least 1, processes that train at once, share the cores and take the GPUs in turn. One is
+            this process. The trial of one that dies is given to another. With a strategy in the recipe it must be 1,
+            and each trial takes all devices of that. Default 1.
         max_seconds: Float above 0: no trial begins after so many seconds. Default `None`, no limit.
         sampler: `"tpe"`, `"gp"` (needs torch) or `"cmaes"`, as in `OptunaOracle`.
         pruner: `"asha"`, `"median"` or `None`, as in `OptunaOracle`.
@@ -100,6 +100,8 @@ def tune(
     if workers > 1 and recipe.strategy is not None:
         cure = "Each process would take all devices: leave one of the two out."
         raise argument_error("tune", "workers", workers, f"1 beside strategy={recipe.strategy!r} of the recipe", cure)
+    if workers > 1:
+        share_gpus(None, recipe.device)
     check_network(recipe)
     folder = place_of(recipe)
     with claimed(folder, recipe):

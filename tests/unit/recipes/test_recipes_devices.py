@@ -10,7 +10,7 @@ import uneven_batches
 
 from keras_opt.core.progress import Progress
 from keras_opt.recipes import Recipe, run, training, tune
-from keras_opt.recipes.devices import check_devices, on_devices, replicas_of
+from keras_opt.recipes.devices import check_devices, on_devices, replicas_of, share_gpus
 from keras_opt.recipes.documents import comparison
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.regularization import chosen
@@ -49,6 +49,29 @@ def test_auto_never_means_several_workers(no_strategy, monkeypatch):
 def test_a_search_of_several_processes_takes_no_strategy(mirrored, tmp_path):
     with pytest.raises(ValueError, match="`workers` must be 1 beside strategy='mirrored' of the recipe"):
         tune(Recipe.demo(strategy="mirrored", out=str(tmp_path / "search")), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("process", "device", "seen"),
+    [(0, None, ["a"]), (1, None, ["b"]), (2, None, ["a"]), (1, "gpu:0", []), (None, None, [])],
+)
+def test_processes_take_the_gpus_in_turn_and_of_each_what_they_need(process, device, seen, monkeypatch):
+    growing, visible = [], []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"])
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda gpu, kind: visible.append(gpu))
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, is_on: growing.append((gpu, is_on)))
+    share_gpus(process, device)
+    assert growing == [("a", True), ("b", True)]
+    assert visible == seen
+
+
+def test_what_has_settled_the_gpus_before_is_let_be(monkeypatch):
+    def settled(gpu, is_on):
+        raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", settled)
+    share_gpus(None, None)
 
 
 class Weights(keras.callbacks.Callback):
