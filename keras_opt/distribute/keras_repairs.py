@@ -31,6 +31,7 @@ from keras_opt.core.process_strategy import is_ours, set_ours
 from keras_opt.core.replicas import replica_count, replica_number
 from keras_opt.distribute.beginning import Beginning
 from keras_opt.distribute.preflight import check_outside
+from keras_opt.distribute.refusals import check_metrics
 from keras_opt.training.callers import is_called_by_evaluation
 
 _Trainer = trainer.TensorFlowTrainer
@@ -113,6 +114,7 @@ def _build(model: keras.Model, iterator: Any = None, data_batch: Any = None) -> 
         data_batch = iterator.data_adapter.symbols
     with model.distribute_strategy.scope():
         model._symbolic_build(data_batch=data_batch)
+    check_metrics(model)
 
 
 def _take(model: keras.Model, iterator: Any) -> None:

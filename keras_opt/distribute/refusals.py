@@ -1,5 +1,7 @@
 """What cannot train right over several replicas, refused in one line before the first step."""
 
+from collections.abc import Iterable
+
 import keras
 import tensorflow as tf
 
@@ -53,6 +55,16 @@ def check_model(model: keras.Model, is_training: bool = True) -> None:
         _check_compiled(model, is_training)
 
 
+def check_metrics(model: keras.Model) -> None:
+    """Raise if a metric of `model` was made outside of the scope of several workers, which then sum no counts of it.
+
+    Keras knows the metrics of `compile` from the first batch on, or the symbols of one.
+    """
+    strategy = model.distribute_strategy
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        _refuse_from_outside(model, strategy, "metrics", model.metrics_variables)
+
+
 def check_seeds(strategy: tf.distribute.Strategy) -> None:
     """Raise unless all workers have one random seed; all of them must call it.
 
@@ -73,16 +85,19 @@ def check_seeds(strategy: tf.distribute.Strategy) -> None:
 def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy, is_training: bool) -> None:
     """Raise if a variable that the step moves was made outside of the scope of `strategy`, and so has one copy.
 
-    TensorFlow refuses to update such a weight; a count of the optimizer rises by one for each replica, and what a
-    metric of a worker counts is not summed. A weight that does not train may come from anywhere.
+    TensorFlow refuses to update such a weight, and a count of the optimizer rises by one for each replica. A weight
+    that does not train may come from anywhere.
     """
-    made = []
     if is_training:
-        made += [("weights", variable) for variable in model.trainable_variables]
-        made += [("optimizer", variable) for variable in getattr(getattr(model, "optimizer", None), "variables", ())]
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        made += [("metrics", variable) for variable in model.metrics_variables]
-    for what, variable in made:
+        _refuse_from_outside(model, strategy, "weights", model.trainable_variables)
+        optimizer = getattr(model, "optimizer", None)
+        _refuse_from_outside(model, strategy, "optimizer", getattr(optimizer, "variables", ()))
+
+
+def _refuse_from_outside(
+    model: keras.Model, strategy: tf.distribute.Strategy, what: str, variables: Iterable[keras.Variable]
+) -> None:
+    for variable in variables:
         if not strategy.extended.variable_created_in_scope(variable.value):
             raise InputError(
                 f"strategy: variable {variable.path!r} of the {what} of model {model.name!r} was made outside of the "

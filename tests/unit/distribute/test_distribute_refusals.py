@@ -197,3 +197,40 @@ def test_workers_of_different_seeds_train_on_some_rows_twice_and_are_refused(tmp
         for worker in started:
             for line in ("[None, None]. Call", "[0, 1]. Call", "SAME True", "WRONG True"):
                 assert line in worker.output, worker.output[-2000:]
+
+
+METRICS = """
+import keras, numpy as np
+from keras_opt.distribute import keras_repairs, strategy
+
+made = strategy()
+keras.utils.set_random_seed(1)
+x = np.ones((16, 1))
+
+def counted(make):
+    outside = make()
+    with made.scope():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[outside or keras.metrics.FalseNegatives(name="count")])
+    model.set_weights([np.zeros((1, 1)), np.zeros(1)])
+    return model.fit(x, x, batch_size=4, verbose=0).history["count"]
+
+print("SAME", counted(lambda: None) == [16.0])
+try:
+    counted(lambda: keras.metrics.FalseNegatives(name="count"))
+except ValueError as error:
+    print("REFUSED", error)
+keras_repairs.check_metrics = lambda model: None
+print("WRONG", counted(lambda: keras.metrics.FalseNegatives(name="count")))
+"""
+
+
+@pytest.mark.full
+def test_workers_count_their_own_rows_in_a_metric_from_outside_of_the_scope_and_are_refused(tmp_path):
+    script = tmp_path / "metrics.py"
+    script.write_text(METRICS)
+    with workers(script, count=2, folder=tmp_path) as started:
+        wait(started, 150)
+        for worker in started:
+            for line in ("SAME True", "of the metrics of model 'sequential_1' was made outside", "WRONG [8.0]"):
+                assert line in worker.output, worker.output[-2000:]
