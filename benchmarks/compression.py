@@ -143,7 +143,7 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         rate = self.best_rate()
-        fine = rate / 3
+        gentle, fine = rate / 3, rate / 10  # where weights are lost; where they are only rounded
         baseline = self.trained(rate, BASE + RETRAIN + FINE)
 
         def base() -> keras.Model:
@@ -156,13 +156,13 @@ class Run:
         def pruned() -> keras.Model:
             path = self.folder / "pruned.keras"
             if not path.exists():
-                self.fit(base(), fine, RETRAIN, (prune(0.8),)).save(path)
+                self.fit(base(), gentle, RETRAIN, (prune(0.8),)).save(path)
             return keras.models.load_model(path, compile=False)
 
         def two_of_four() -> keras.Model:
             indivisible = ["stem*", "*depthwise*"] if self.name == "mobilenet" else ["stem*"]  # of 9 rows
             callback = PruneLowMagnitude(ConstantSparsity(0.5), structure="2:4", exclude=indivisible)
-            return self.fit(base(), fine, RETRAIN, (callback,))
+            return self.fit(base(), gentle, RETRAIN, (callback,))
 
         def aware(model: keras.Model) -> tuple:
             return self.fit(quantize_aware(model), fine, FINE), model, "int8"
@@ -173,7 +173,7 @@ class Run:
 
         def clustered() -> tuple:
             model = base()
-            copy_weights_back(self.fit(tfmot_cluster(model, 16), fine, FINE, maker=tf_keras))
+            copy_weights_back(self.fit(tfmot_cluster(model, 16), gentle, FINE, maker=tf_keras))
             return model, model, "int8"
 
         def channels(keep: float, *callbacks: keras.callbacks.Callback) -> tuple:
