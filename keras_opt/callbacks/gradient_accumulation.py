@@ -6,8 +6,11 @@ from typing import Any
 import keras
 
 from keras_opt.callbacks.copying import copy_without_fit
-from keras_opt.callbacks.loss_reduction import common_reduction
-from keras_opt.core.all_layers import all_layers
+from keras_opt.callbacks.loss_reduction import (
+    are_activities_summed,
+    common_reduction,
+    layers_with_activity_regularizer,
+)
 from keras_opt.core.errors import InputError, argument_error
 from keras_opt.core.optimizers import inner, parts
 from keras_opt.training.accumulation import GradientAccumulator, check_unregularized
@@ -54,8 +57,8 @@ class GradientAccumulation(keras.callbacks.Callback):
         ValueError: The argument is out of its range; or, before training, what is compiled leaves it open what the big
             batch is: a `train_step` of its own, a loss of Keras's that is no mean over samples (`Circle`; `Dice` and
             `Tversky` over all axes; `ignore_class`, but for reduction `"sum"`), reductions that differ between the
-            outputs, reduction `None`, reduction `"sum"` beside a weight regularizer, a mean beside an
-            `activity_regularizer` (Keras sums that),
+            outputs, reduction `None`, reduction `"sum"` beside a weight regularizer or an `activity_regularizer`, of
+            which Keras takes the mean (in 3.12 the sum: there a mean beside it),
             `gradient_accumulation_steps` of the optimizer, float8 weights.
         RuntimeError: A second `GradientAccumulation` is in the fit; see also `keras_opt.training.StepHooks`.
 
@@ -181,11 +184,11 @@ def _check_optimizer(model: keras.Model) -> None:
 def _check_regularizers(model: keras.Model, reduction: str) -> None:
     if reduction == "sum":
         check_unregularized(model.trainable_variables)
-        return
-    active = [layer.name for layer in all_layers(model) if getattr(layer, "activity_regularizer", None) is not None]
-    if active:
+    active = layers_with_activity_regularizer(model)
+    taken, fitting = ("sum", "sum") if are_activities_summed() else ("mean", "sum_over_batch_size")
+    if active and (reduction == "sum") != (fitting == "sum"):
         raise InputError(
-            f"GradientAccumulation: the loss is a mean and the layer {active[0]!r} has an activity_regularizer, which "
-            "Keras sums over the batch: it would come out divided by the number of micro-batches. Leave it out, or "
-            'compile the loss with reduction="sum".'
+            f"GradientAccumulation: the loss has reduction={reduction!r}, and of the activity_regularizer of layer "
+            f"{active[0]!r} Keras takes the {taken} over the batch: no weight of a micro-batch is right for both. "
+            f"Leave it out, or compile the loss with reduction={fitting!r}."
         )

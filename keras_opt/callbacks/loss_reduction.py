@@ -4,7 +4,9 @@ import functools
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError
 
 # Keras chooses one of the cross-entropies by the shapes; none of them looks beyond a sample.
@@ -45,6 +47,19 @@ def losses_of(model: keras.Model) -> list[Any]:
 def reductions_of(model: keras.Model) -> set[str | None]:
     """The reductions of its compiled losses: "sum_over_batch_size", "sum", "mean_with_sample_weight", `None`."""
     return {_reduction_of(loss) for loss in losses_of(model)} or {"sum_over_batch_size"}
+
+
+def layers_with_activity_regularizer(model: keras.Model) -> list[str]:
+    """Their names."""
+    return [layer.name for layer in all_layers(model) if getattr(layer, "activity_regularizer", None) is not None]
+
+
+@functools.cache
+def are_activities_summed() -> bool:
+    """Whether this Keras sums the penalty of an activity over the batch, as 3.12 does; 3.15 takes the mean."""
+    layer = keras.layers.ActivityRegularization(l2=1.0)
+    layer(np.ones((2, 1), "float32"))
+    return float(layer.losses[0]) > 1.5
 
 
 def _resolved(loss: Any) -> Any:

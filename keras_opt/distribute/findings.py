@@ -1,18 +1,31 @@
 """What trains otherwise than on one device: one function a finding."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from keras_opt.callbacks.loss_reduction import fault_of, losses_of, reductions_of
+from keras_opt.callbacks.loss_reduction import (
+    are_activities_summed,
+    fault_of,
+    layers_with_activity_regularizer,
+    losses_of,
+    reductions_of,
+)
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.process_strategy import ours
-from keras_opt.core.replicas import this_worker
+from keras_opt.core.replicas import local_replica_count, this_worker
 from keras_opt.distribute.even_batches import convolutions_on_cpus, may_be_uneven, unsynchronized_norms
+from keras_opt.models.batch_norms import norms_in
 from keras_opt.training.step_hooks import has_own_train_step
+
+# Names in a method whose loss is divided by the number of replicas.
+_SCALED = {"compute_loss", "train_step", "num_replicas_in_sync", "replica_count"}
+
+_DIVIDING = {"num_replicas_in_sync", "compute_average_loss"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,18 @@ class Training:
         return self.element_spec is None or may_be_uneven(self.element_spec, self.replicas)
 
 
+def missing_parts(training: Training) -> Iterator[Finding]:
+    """`None` in the place of an array, of which TensorFlow makes no share."""
+    specs = [] if training.element_spec is None else tf.nest.flatten(training.element_spec)
+    if not all(hasattr(spec, "shape") for spec in specs):
+        yield Finding(
+            "missing parts",
+            "refusal",
+            "the data have None in the place of an array, which TensorFlow cannot split over replicas.",
+            "Leave it out, or give weights of 1 in the place of missing sample weights.",
+        )
+
+
 def uneven_batches(training: Training) -> Iterator[Finding]:
     """Shares of different sizes, which Keras gives the same say."""
     if not training.is_maybe_uneven:
@@ -89,6 +114,23 @@ def uneven_batches(training: Training) -> Iterator[Finding]:
             "rows, so that gradient, loss and metrics are those of the batch.",
             "To save two sums of a number over replicas a step, batch with drop_remainder=True.",
         )
+
+
+def own_methods(training: Training) -> Iterator[Finding]:
+    """Losses that methods of the model's own compute, whose gradients are summed over replicas."""
+    model, kind = training.model, type(training.model)
+    found = ["train_step"] if has_own_train_step(model) else []
+    found += ["compute_loss"] if kind.compute_loss is not keras.Model.compute_loss else []
+    for name in found:
+        if not _names_in(getattr(kind, name)) & _SCALED:
+            yield Finding(
+                "own step",
+                "warning",
+                f"the `{name}` of model {model.name!r} is its own, and gradients are summed over {training.replicas} "
+                "replicas: of a loss that it takes the mean of by itself, as with `tf.reduce_mean`, they are "
+                f"{training.replicas} times as large. Keras's `compute_loss` and `keras.losses.Loss` see to it.",
+                "Call one of these, or divide the loss by tf.distribute.get_strategy().num_replicas_in_sync.",
+            )
 
 
 def batch_norm(training: Training) -> Iterator[Finding]:
@@ -134,17 +176,20 @@ def losses(training: Training) -> Iterator[Finding]:
             name, reason, cure = fault
             text = f"the loss {name!r} {reason}; each replica computes it of its share alone."
             yield Finding("loss", "warning", text, f"{cure}.")
+        function = getattr(loss, "fn", type(loss).call) if isinstance(loss, keras.losses.Loss) else loss
+        if callable(function) and _names_in(function) & _DIVIDING:
+            name = getattr(loss, "name", getattr(function, "__name__", "loss"))
+            text = f"the loss {name!r} seems to divide by the number of replicas, as Keras does once more."
+            yield Finding("loss", "warning", text, "Compile the loss of one device.")
     if None in reductions_of(training.model):
         text = f"a loss has reduction None, of which Keras reports {training.replicas} times the value."
         yield Finding("loss", "warning", text, 'Compile it with reduction="sum_over_batch_size" or "sum".')
 
 
 def activity_regularizers(training: Training) -> Iterator[Finding]:
-    """Penalties that Keras sums over the batch, of which replicas take the mean."""
-    penalized = [
-        layer.name for layer in all_layers(training.model) if getattr(layer, "activity_regularizer", None) is not None
-    ]
-    if penalized:
+    """Penalties that Keras 3.12 sums over the batch, of which replicas take the mean."""
+    penalized = layers_with_activity_regularizer(training.model)
+    if penalized and are_activities_summed():
         yield Finding(
             "activity regularizer",
             "warning",
@@ -152,6 +197,46 @@ def activity_regularizers(training: Training) -> Iterator[Finding]:
             f"over shares it takes the mean, 1/{training.replicas} of what it is on one device.",
             f"Make it {training.replicas} times as strong, or leave it out.",
         )
+
+
+def added_losses(training: Training) -> Iterator[Finding]:
+    """What layers give to `add_loss`, of which replicas take the mean."""
+    adding = _layers_that_add_losses(training.model)
+    if adding:
+        yield Finding(
+            "added loss",
+            "warning",
+            f"the layer {adding[0]!r} adds a loss. Each replica computes it of its share, and Keras takes the mean of "
+            f"them, by their rows: a mean over samples stays what it is, a sum is 1/{training.replicas}.",
+            f"Add means over samples, or make a sum {training.replicas} times as large.",
+        )
+
+
+def mixed_losses(training: Training) -> Iterator[Finding]:
+    """Losses of layers, beside a layer in which the replicas of a process take turns.
+
+    Keras keeps them in the layer, which the replicas have in common, and empties it where a replica begins.
+    """
+    model = training.model
+    adding = _layers_that_add_losses(model) or layers_with_activity_regularizer(model)
+    synchronized = [norm.name for norm in norms_in(model) if norm.trainable and norm.synchronized]
+    if adding and synchronized and local_replica_count(model.distribute_strategy) > 1:
+        yield Finding(
+            "mixed losses",
+            "refusal",
+            f"the layer {adding[0]!r} adds a loss, and BatchNormalization {synchronized[0]!r} is synchronised: Keras "
+            "gives replicas one another's losses, without their gradients.",
+            "Freeze the BatchNormalization, or compute that loss in `compute_loss` of the model.",
+        )
+
+
+def _layers_that_add_losses(model: keras.Model) -> list[str]:
+    return [layer.name for layer in all_layers(model) if "add_loss" in _names_in(type(layer).call)]
+
+
+def _names_in(function: Callable[..., Any]) -> set[str]:
+    """What `function` calls or asks for by name, none of a function that is not Python's."""
+    return set(getattr(getattr(inspect.unwrap(function), "__code__", None), "co_names", ()))
 
 
 def masks(training: Training) -> Iterator[Finding]:
@@ -215,4 +300,16 @@ def outside_of_scope(model: keras.Model) -> Iterator[Finding]:
     )
 
 
-RULES = (uneven_batches, batch_norm, convolutions, losses, activity_regularizers, masks, sharding)
+RULES = (
+    missing_parts,
+    uneven_batches,
+    own_methods,
+    batch_norm,
+    convolutions,
+    losses,
+    activity_regularizers,
+    added_losses,
+    mixed_losses,
+    masks,
+    sharding,
+)

@@ -11,6 +11,14 @@ Keras 3.12 to 3.15.1:
   other, which gives the same and saves nothing.
 - `_make_function` takes the batch within the step: if there is none left, what needs no data, such as the count of
   updates, is done all the same. Here the batch comes before the step.
+- `predict` lets workers share out the files of a dataset that reads files, so rows come back in another order. Here
+  each worker takes its share of every batch.
+- `predict_on_batch` gives what all replicas compute of the batch, each of the whole. Here it is once.
+- `LossScaleOptimizer.apply` asks the first replica of each process whether a gradient overflowed: one on another makes
+  the weights inf, and one on another worker lets that wait for ever. Here they agree.
+- `reduce_values` divides a mean over samples by the number of replicas, over which gradients are summed, and leaves a
+  loss alone that is one number by itself, as of `tf.reduce_mean`: its gradient is as many times too large. Here it is
+  divided too.
 - `SeedGenerator.next` gives every replica the same seed, so that dropout does the same to all shares. Here each replica
   has its own, the first one that of Keras.
 
@@ -26,18 +34,26 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
+from keras.src.losses import loss as losses
 
+from keras_opt.core.call_stack import frames
 from keras_opt.core.process_strategy import is_ours, set_ours
-from keras_opt.core.replicas import replica_count, replica_number
+from keras_opt.core.replicas import replica_count, replica_number, this_worker
 from keras_opt.distribute.beginning import Beginning
 from keras_opt.distribute.preflight import check_outside
-from keras_opt.distribute.refusals import check_metrics
+from keras_opt.distribute.refusals import check_metrics, check_whole_batch
+from keras_opt.distribute.row_order import in_order
 from keras_opt.training.callers import is_called_by_evaluation
+from keras_opt.training.gradients import agree_on_overflow
+from keras_opt.training.weighed_shares import weigh_first
 
 _Trainer = trainer.TensorFlowTrainer
 _KERAS_BUILD = _Trainer._maybe_symbolic_build
 _KERAS_MAKE = _Trainer._make_function
+_KERAS_PREDICT_ON_BATCH = _Trainer.predict_on_batch
 _KERAS_REDUCE = trainer.reduce_per_replica
+_KERAS_REDUCE_VALUES = losses.reduce_values
+_KERAS_APPLY = keras.optimizers.LossScaleOptimizer.apply
 _KERAS_NEXT = keras.random.SeedGenerator.next
 
 _APART = 0x9E3779B1  # seeds of replicas: odd, and far from what generators are made with
@@ -55,6 +71,8 @@ class _Repaired:
 
     def distribute(self, dataset: Any, options: Any = None) -> Any:
         """In the place of `strategy.experimental_distribute_dataset`."""
+        if _is_predicting() and this_worker(self.strategy).count > 1:
+            dataset = in_order(dataset)
         distributed = type(self.strategy).experimental_distribute_dataset(self.strategy, dataset, options)
         self._sources[distributed] = dataset
         return distributed
@@ -81,7 +99,10 @@ def apply(strategy: tf.distribute.Strategy, begin: Begin) -> None:
     vars(strategy)["experimental_distribute_dataset"] = _repaired[0].distribute
     _Trainer._maybe_symbolic_build = _build
     _Trainer._make_function = _make_function
+    _Trainer.predict_on_batch = _predict_on_batch
     trainer.reduce_per_replica = _reduce
+    losses.reduce_values = _reduce_values
+    keras.optimizers.LossScaleOptimizer.apply = _apply
     keras.random.SeedGenerator.next = _next
 
 
@@ -93,7 +114,10 @@ def undo() -> None:
     _repaired.clear()
     _Trainer._maybe_symbolic_build = _KERAS_BUILD
     _Trainer._make_function = _KERAS_MAKE
+    _Trainer.predict_on_batch = _KERAS_PREDICT_ON_BATCH
     trainer.reduce_per_replica = _KERAS_REDUCE
+    losses.reduce_values = _KERAS_REDUCE_VALUES
+    keras.optimizers.LossScaleOptimizer.apply = _KERAS_APPLY
     keras.random.SeedGenerator.next = _KERAS_NEXT
 
 
@@ -107,6 +131,7 @@ def _build(model: keras.Model, iterator: Any = None, data_batch: Any = None) -> 
         _KERAS_BUILD(model, iterator=iterator, data_batch=data_batch)
         return
     if iterator is None:
+        check_whole_batch(model)
         _repaired[0].begin(Beginning(model, None, is_training=not is_called_by_evaluation(model), batches=1))
     else:
         if not isinstance(iterator.data_adapter, _Taken):
@@ -161,9 +186,9 @@ def _symbol(spec: Any) -> keras.KerasTensor | None:
 
 
 def _make_function(model: keras.Model, step_function: Callable[..., Any]) -> Callable[..., Any]:
-    run_batches = _KERAS_MAKE(model, step_function)
     if not is_ours(model.distribute_strategy) or model.distribute_strategy.num_replicas_in_sync == 1:
-        return run_batches
+        return _KERAS_MAKE(model, step_function)
+    run_batches = _KERAS_MAKE(model, weigh_first(model, step_function))
 
     def fetch(iterator: Any) -> tf.experimental.Optional:
         return iterator.get_next_as_optional()
@@ -189,9 +214,54 @@ def _make_function(model: keras.Model, step_function: Callable[..., Any]) -> Cal
     return run_execution
 
 
+def _reduce_values(values: Any, sample_weight: Any = None, reduction: str | None = "sum_over_batch_size") -> Any:
+    reduced = _KERAS_REDUCE_VALUES(values, sample_weight, reduction)
+    is_mean = reduction in ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+    return reduced / replica_count() if is_mean and tuple(values.shape) == () and _is_in_our_replica() else reduced
+
+
+def _apply(optimizer: keras.optimizers.LossScaleOptimizer, grads: Any, trainable_variables: Any = None) -> None:
+    if _is_in_our_replica() and "apply" not in vars(optimizer):  # else a hub of keras_opt.training has seen to it
+        grads = agree_on_overflow(list(grads))
+    _KERAS_APPLY(optimizer, grads, trainable_variables)
+
+
+def _is_in_our_replica() -> bool:
+    """Whether the step of one of several replicas of the process's strategy is being made."""
+    return (
+        not tf.distribute.in_cross_replica_context() and is_ours(tf.distribute.get_strategy()) and replica_count() > 1
+    )
+
+
+# --- prediction -------------------------------------------------------------------------------------------------------
+
+
+def _is_predicting() -> bool:
+    """Whether it is Keras's `predict` that has data distributed."""
+    names = (frame.f_code.co_name for frame in frames() if frame.f_globals.get("__name__") == trainer.__name__)
+    return next((name for name in names if name in ("fit", "evaluate", "predict")), None) == "predict"
+
+
+def _predict_on_batch(model: keras.Model, x: Any) -> Any:
+    outputs = _KERAS_PREDICT_ON_BATCH(model, x)
+    strategy = model.distribute_strategy
+    if not is_ours(strategy) or strategy.num_replicas_in_sync == 1:
+        return outputs
+    worker = this_worker(strategy).index  # the first replicas of all workers come first, in their order
+
+    def own(output: Any) -> Any:
+        rows = output.shape[0] // strategy.num_replicas_in_sync
+        return output[worker * rows : (worker + 1) * rows]
+
+    return keras.tree.map_structure(own, outputs)
+
+
+# --- what replicas draw and report ------------------------------------------------------------------------------------
+
+
 def _next(generator: keras.random.SeedGenerator, ordered: bool = True) -> Any:
     seed = _KERAS_NEXT(generator, ordered)
-    if tf.distribute.in_cross_replica_context() or not is_ours(tf.distribute.get_strategy()) or replica_count() == 1:
+    if not _is_in_our_replica():
         return seed
     own = tf.convert_to_tensor([_APART * replica_number() % 2**31, 0], seed.dtype)
     return keras.ops.add(seed, own)

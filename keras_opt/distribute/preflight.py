@@ -29,9 +29,12 @@ def preflight(model: keras.Model, data: Any = None, batch_size: int = 32) -> lis
     | model | refusal | what crashes or is clipped wrong: `jit_compile`, the optimizer's own accumulation or clipping |
     | scope | warning | a model from outside of the scope, which trains alone; refused if it was made half inside |
     | uneven batches | repair | shares of different sizes, which are weighed; refused for losses of several reductions |
+    | own step | warning | a `train_step` or `compute_loss` of the model's own that may not divide by the replicas |
     | batch norm | warning | BatchNormalization that is not synchronised |
     | convolution | repair | on CPUs, small batches, which each replica gets whole |
-    | loss, mask, activity regularizer | warning | what is no mean over the samples of the batch |
+    | loss, mask, added loss, activity regularizer | warning | what is, or may be, no mean over the samples |
+    | mixed losses | refusal | layers that add a loss, beside a BatchNormalization that is synchronised |
+    | missing parts | refusal | `None` in the place of an array |
     | sharding | warning | `AutoShardPolicy.OFF` under several workers |
 
     Args:

@@ -1,12 +1,18 @@
 """What cannot train right over several replicas, refused in one line before the first step."""
 
+import random
+import zlib
 from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
 
+from keras_opt.callbacks.loss_reduction import reductions_of
 from keras_opt.core.errors import InputError
 from keras_opt.core.optimizers import inner, parts
+from keras_opt.core.replicas import gather_from_workers
+from keras_opt.distribute.beginning import Beginning
+from keras_opt.training.callers import running_fits
 
 STRATEGIES = {
     "parameter_server": "Keras 3 has no `fit` for it, and it fails at the first batch",
@@ -65,21 +71,56 @@ def check_metrics(model: keras.Model) -> None:
         _refuse_from_outside(model, strategy, "metrics", model.metrics_variables)
 
 
-def check_seeds(strategy: tf.distribute.Strategy) -> None:
-    """Raise unless all workers have one random seed; all of them must call it.
+def check_whole_batch(model: keras.Model) -> None:
+    """Raise if the losses that replicas have of one whole batch, as in `train_on_batch`, add up to several times it."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1 and reductions_of(model) & {"sum", None}:
+        raise InputError(
+            f"strategy: train_on_batch and test_on_batch give each replica the whole batch, and a loss of model "
+            f"{model.name!r} is no mean, so it would be {replicas} times as large. Call `fit` or `evaluate` with "
+            "batch_size=len(x), or compile the loss with a mean."
+        )
 
-    Each worker shuffles all of the data by itself and takes its share, which is of one order only if the seeds are one.
+
+def check_workers(beginning: Beginning) -> None:
+    """Raise unless all workers have data of one length and, in training, one random seed; all of them must call it.
+
+    Each worker goes through all of the data by itself and takes its share of each batch, which is of one order only if
+    the seeds are one. With fewer batches than the others it would go on to something else while they wait for it.
     """
+    strategy = beginning.strategy
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return
-    seed = tf.function(lambda: tf.constant(0)).get_concrete_function().graph.seed  # the global one
-    seeds = strategy.gather(tf.constant([-1 if seed is None else seed], tf.int64), axis=0).numpy().tolist()
-    if -1 in seeds or len(set(seeds)) > 1:
+    row = [-1 if value is None else value for value in (_seed(), beginning.batches, _python_seed(beginning.model))]
+    seeds, lengths, python_seeds = zip(*gather_from_workers(row, strategy), strict=True)
+    if len(set(lengths)) > 1:
+        raise InputError(
+            "strategy: every worker needs all of the data, of which it takes its share, and they have different "
+            f"numbers of batches. Received: {_known(lengths)}. Give all workers the same data; of data that are cut "
+            "up already, give each worker its part with `strategy.distribute_datasets_from_function`."
+        )
+    if beginning.is_training and (-1 in seeds or len({*zip(seeds, python_seeds, strict=True)}) > 1):
         raise InputError(
             "strategy: the workers need one random seed, else each takes its share of another shuffle, some rows twice "
-            f"and some never. Received: {[None if each == -1 else each for each in seeds]}. Call "
-            "keras.utils.set_random_seed(1), the same in every worker, before `fit`."
+            f"and some never. Received: {_known(seeds)}. Call keras.utils.set_random_seed(1), which seeds Python's "
+            "generator too, the same in every worker, before `fit`."
         )
+
+
+def _seed() -> int | None:
+    """TensorFlow's global one."""
+    return tf.function(lambda: tf.constant(0)).get_concrete_function().graph.seed
+
+
+def _python_seed(model: keras.Model) -> int | None:
+    """A number of the state of Python's generator, by which Keras shuffles a `PyDataset`; `None` of other data."""
+    if not any(isinstance(fit.f_locals["x"], keras.utils.PyDataset) for fit in running_fits(model)):
+        return None
+    return zlib.crc32(repr(random.getstate()).encode())
+
+
+def _known(numbers: Iterable[int]) -> list[int | None]:
+    return [None if number == -1 else number for number in numbers]
 
 
 def _check_scope(model: keras.Model, strategy: tf.distribute.Strategy, is_training: bool) -> None:

@@ -28,10 +28,19 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     | `"auto"` | the process's, if it has one; else the last of these for which there is what it needs |
 
     Workers, on several machines: `keras_opt.distribute.cluster` shows TF_CONFIG and a batch file for SLURM. On one
-    machine `keras-opt launch` starts them.
+    machine `keras-opt launch` starts them. Each mirrors on all GPUs that it sees, which must be as many in each, and no
+    other worker's.
+
+    Where a dataset reads as many files as there are workers, or more, TensorFlow lets each worker read files of its own
+    in `fit` and `evaluate`: each row counts once, in other batches than on one device. `AutoShardPolicy.DATA` gives the
+    batches of one device; each worker then reads all. `train_on_batch` gives each replica the whole batch.
 
     When not: several replicas on CPUs of one machine compete for the same cores, so `logical_cpus` is for trying out.
     Collectives cost tens of milliseconds a step between processes: workers pay where a step takes half a second.
+
+    Every worker runs the whole script. Callbacks leave their files to the chief, whose are also those that the script
+    writes by itself: `if strategy.cluster_resolver.task_id == 0: model.save("model.keras")`. What draws at random, or
+    makes the workers communicate, such as `fit`, `evaluate`, `predict` or making a variable, all of them must do.
 
     TensorFlow breaks every later collective when a process makes a second such object, so this function makes one, and
     gives it again to whoever asks for the same: after `logical_cpus=2`, `"mirrored"` means those. Under several workers
@@ -66,10 +75,10 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     check_keras_distribution()
     if _made is not None and logical_cpus is None and name in ("auto", _made[0].kind):
         return _made[1]
-    gpus = len(tf.config.list_physical_devices("GPU"))
+    gpus = len(tf.config.get_visible_devices("GPU"))
     choice = choose(name, logical_cpus, gpus, find_cluster())
     if _made is None:
-        _made = choice, _make(choice)
+        _made = choice, _make(choice, gpus)
         keras_repairs.apply(_made[1], begin)
     elif choice != _made[0]:
         raise RuntimeError(
@@ -79,7 +88,7 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     return _made[1]
 
 
-def _make(choice: Choice) -> tf.distribute.Strategy:
+def _make(choice: Choice, gpus: int) -> tf.distribute.Strategy:
     if choice.kind == "one":
         return tf.distribute.OneDeviceStrategy(choice.devices[0])
     if choice.kind == "mirrored":
@@ -88,7 +97,11 @@ def _make(choice: Choice) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy(list(choice.devices))
     workers = tf.train.ClusterSpec({"worker": list(choice.cluster.workers)})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        workers, task_type="worker", task_id=choice.cluster.index, rpc_layer="grpc"
+        workers,
+        task_type="worker",
+        task_id=choice.cluster.index,
+        num_accelerators={"GPU": gpus},  # else TensorFlow takes the CPUs
+        rpc_layer="grpc",
     )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)

@@ -15,6 +15,7 @@ from types import FrameType
 
 from keras_opt.core.errors import InputError, argument_error, check_at_least, check_path, kind_error
 from keras_opt.launcher.log_lines import LogLines
+from keras_opt.launcher.shared_gpus import NO_GPU, share_gpus
 from keras_opt.launcher.worker_processes import WorkerProcesses
 
 # Below the ports that systems give to connections that go out: none is taken before the worker listens there.
@@ -79,7 +80,8 @@ def launch(
     workers have; another one begins anew.
 
     When not: on several machines (there a scheduler starts each worker: set TF_CONFIG, or use SLURM's `srun`); nor to
-    make one machine faster without having measured, since one process already uses all its cores.
+    make one machine faster without having measured, since one process already uses all its cores. GPUs are shared out;
+    with fewer of them than workers, all train on CPUs.
 
     No worker outlives this process: not at Ctrl-C or SIGTERM, which are passed on to them, nor when it is killed by
     `kill -9`; nor do processes that workers have started, as long as they stay in their process group. This needs a
@@ -114,10 +116,11 @@ def launch(
     """
     _check(script, arguments, workers, threads_per_worker, max_restarts)
     command = [sys.executable, os.fspath(script), *arguments]
+    own = _variables(workers, threads_per_worker)
     failures: list[WorkerFailure] = []
     with _signals_raised():
         while True:
-            failure = _run(command, workers, _threads(threads_per_worker, workers))
+            failure = _run(command, own)
             if failure is None:
                 return failures
             failures.append(failure)
@@ -126,16 +129,16 @@ def launch(
             _say(f"restart {len(failures)} of at most {max_restarts}.")
 
 
-def _run(command: Sequence[str], workers: int, threads: dict[str, str]) -> WorkerFailure | None:
-    """Start the workers and wait for them; when one fails, stop the others."""
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+def _run(command: Sequence[str], variables: list[dict[str, str]]) -> WorkerFailure | None:
+    """Start a worker with each of `variables` and wait for them; when one fails, stop the others."""
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(len(variables))]
     lines, began = LogLines(), time.monotonic()
     try:
         with WorkerProcesses(_GRACE_SECONDS) as group:
-            for index in range(workers):
+            for index, own in enumerate(variables):
                 config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-                own = {"TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"}
-                process = group.start(command, os.environ | threads | own)
+                common = {"TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"}
+                process = group.start(command, os.environ | own | common)
                 for pipe, stream in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
                     lines.follow(index, f"worker {index}", pipe, stream)
             failed = group.wait()
@@ -157,6 +160,14 @@ def _free_ports(count: int) -> list[int]:
         if len(ports) == count:
             return ports
     raise RuntimeError(f"launch: this machine has no {count} free ports from {_PORTS.start} to {_PORTS.stop - 1}.")
+
+
+def _variables(workers: int, threads_per_worker: int | None) -> list[dict[str, str]]:
+    """What each worker has in its environment for itself."""
+    gpus = share_gpus(os.environ, workers)
+    if NO_GPU in gpus:
+        _say(f"there are fewer GPUs than the {workers} workers, so these train on CPUs.")
+    return [_threads(threads_per_worker, workers) | own for own in gpus]
 
 
 def _threads(per_worker: int | None, workers: int) -> dict[str, str]:

@@ -45,7 +45,7 @@ def on_devices(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def share_gpus(process: int | None, device: str | None) -> None:
+def take_turns_on_gpus(process: int | None, device: str | None) -> None:
     """Let several processes train on the GPUs of this machine at once; call it before anything runs on one.
 
     None takes more memory of a GPU than it needs, where TensorFlow would take all of it; and they take the GPUs in

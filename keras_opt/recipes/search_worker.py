@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from keras_opt.core.progress import Progress
-from keras_opt.recipes.devices import share_gpus
+from keras_opt.recipes.devices import take_turns_on_gpus
 from keras_opt.recipes.images import prepare
 from keras_opt.recipes.search_folder import Plan
 from keras_opt.recipes.search_trial import run_trial
@@ -23,7 +23,7 @@ def main() -> None:
     numbers: queue.Queue[int] = queue.Queue()
     threading.Thread(target=_read, args=(numbers,), daemon=True).start()
     plan = Plan.load(folder)
-    share_gpus(int(sys.argv[2]), plan.recipe.device)
+    take_turns_on_gpus(int(sys.argv[2]), plan.recipe.device)
     prepared = prepare(plan.recipe, Progress(quiet=True))
     store = plan.open_store(folder)
     while True:

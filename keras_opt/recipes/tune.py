@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_opt.core.errors import argument_error, check_at_least, check_positive, kind_error
 from keras_opt.core.progress import Progress, Stage
-from keras_opt.recipes.devices import check_devices, share_gpus
+from keras_opt.recipes.devices import check_devices, take_turns_on_gpus
 from keras_opt.recipes.images import Prepared, prepare
 from keras_opt.recipes.networks import check_network
 from keras_opt.recipes.recipe import Recipe
@@ -101,7 +101,7 @@ def tune(
         cure = "Each process would take all devices: leave one of the two out."
         raise argument_error("tune", "workers", workers, f"1 beside strategy={recipe.strategy!r} of the recipe", cure)
     if workers > 1:
-        share_gpus(None, recipe.device)
+        take_turns_on_gpus(None, recipe.device)
     check_network(recipe)
     folder = place_of(recipe)
     with claimed(folder, recipe):

@@ -1,11 +1,13 @@
 """Shares of a batch that differ in size, weighed so that the replicas compute the loss of the whole batch."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_opt.core.replicas import replica_count, sum_over_replicas
+from keras_opt.core.replicas import replica_count, replica_number, sum_over_replicas
 
 
 def share_weight(weight: tf.Tensor, batch_weight: tf.Tensor, replicas: int) -> tf.Tensor:
@@ -27,7 +29,8 @@ def weigh_shares(model: keras.Model, reduction: str | None) -> None:
     TensorFlow splits a batch of three rows into two and one, one of a single row into one and none. Keras takes the
     mean of each share and gives all shares the same say, so that gradients are not those of the batch. Weighed, they
     are; the loss of each output is that of the batch; and as each row stands on one replica only, there is no padding
-    that metrics, or a synchronised BatchNormalization, could see.
+    that metrics, or a synchronised BatchNormalization, could see. What layers give to `add_loss` is weighed as a mean
+    over samples.
 
     It hangs a wrapper on the instance, once; it acts in replicas, on batches whose size is not known to be even.
 
@@ -43,6 +46,22 @@ def weigh_shares(model: keras.Model, reduction: str | None) -> None:
     is_of_keras = getattr(own, "__func__", None) is keras.Model.compute_loss
     # Past `__setattr__`: Keras's tracker must not take what the wrapper is bound to for a part of the model.
     vars(model)["compute_loss"] = _WeighedLoss(own, reduction, is_of_keras)
+
+
+def weigh_first(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`step`, a train or test step of `model`, with its share weighed before the forward pass.
+
+    Not in between, where the loss is computed: the replicas of a process are traced in turns, which change where they
+    communicate, and what layers give to `add_loss` is forgotten where the next one begins its forward pass.
+    """
+
+    def weighed(data: Any) -> Any:
+        if not are_shares_weighed(model) or replica_count() == 1:
+            return step(data)
+        with vars(model)["compute_loss"].weighing(data):
+            return step(data)
+
+    return weighed
 
 
 def are_shares_weighed(model: keras.Model) -> bool:
@@ -62,29 +81,51 @@ class _WeighedLoss:
         self.own = own
         self._reduction = reduction
         self._weighs_samples = is_of_keras and reduction == "sum_over_batch_size"
+        # Of the step that is being traced, by replica, for one replica is not always traced in one thread.
+        self._weights: dict[int, tf.Tensor | None] = {}
+
+    @contextlib.contextmanager
+    def weighing(self, data: Any) -> Iterator[None]:
+        """While it lasts, the share of this replica is `data`."""
+        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._weights[replica_number()] = self._weight_of(x, sample_weight)
+        try:
+            yield
+        finally:
+            self._weights.pop(replica_number())
 
     def __call__(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **settings: Any
     ) -> tf.Tensor:
-        first = next(leaf for leaf in keras.tree.flatten(x) if leaf is not None)
-        is_even = first.shape[0] is not None and self._reduction != "mean_with_sample_weight"
-        if tf.distribute.in_cross_replica_context() or replica_count() == 1 or is_even or self._reduction is None:
+        if tf.distribute.in_cross_replica_context() or replica_count() == 1:
             return self.own(x, y, y_pred, sample_weight, **settings)
-        if self._reduction == "sum":
-            return _with_value_of_batch(self.own(x, y, y_pred, sample_weight, **settings))
-        share = self._weight_of(first, sample_weight)
-        (batch,) = sum_over_replicas([share])
-        weight = tf.cast(share_weight(share, batch, replica_count()), keras.config.floatx())
+        is_known = replica_number() in self._weights
+        weight = self._weights[replica_number()] if is_known else self._weight_of(x, sample_weight)
+        if weight is None:
+            return self.own(x, y, y_pred, sample_weight, **settings)
         if self._weighs_samples:
-            return _with_value_of_batch(self.own(x, y, y_pred, _times(sample_weight, weight), **settings))
+            loss = self.own(x, y, y_pred, _times(sample_weight, weight), **settings)
+            added = _added_loss(self.own.__self__)
+            if added is not None:
+                loss += tf.cast((weight - 1) * added / replica_count(), loss.dtype)
+            return _with_value_of_batch(loss)
         loss = self.own(x, y, y_pred, sample_weight, **settings)
         return _with_value_of_batch(loss * tf.cast(weight, loss.dtype))
 
-    def _weight_of(self, first: Any, sample_weight: Any) -> tf.Tensor:
+    def _weight_of(self, x: Any, sample_weight: Any) -> tf.Tensor | None:
+        """The weight of the share of this replica; `None` if shares are alike, or nothing is known of the loss."""
+        first = next(leaf for leaf in keras.tree.flatten(x) if leaf is not None)
+        is_even = first.shape[0] is not None and self._reduction != "mean_with_sample_weight"
+        if is_even or self._reduction is None:
+            return None
+        if self._reduction == "sum":
+            return tf.ones((), keras.config.floatx())
+        share = tf.cast(tf.shape(first)[0], tf.float64)
         if self._reduction == "mean_with_sample_weight" and sample_weight is not None:
             weights = [weight for weight in keras.tree.flatten(sample_weight) if weight is not None]
-            return tf.reduce_sum(tf.cast(weights[0], tf.float64))
-        return tf.cast(tf.shape(first)[0], tf.float64)
+            share = tf.reduce_sum(tf.cast(weights[0], tf.float64))
+        (batch,) = sum_over_replicas([share])
+        return tf.cast(share_weight(share, batch, replica_count()), keras.config.floatx())
 
 
 def _times(sample_weight: Any, weight: tf.Tensor) -> Any:
@@ -94,6 +135,16 @@ def _times(sample_weight: Any, weight: tf.Tensor) -> Any:
         return weight if own is None else tf.cast(own, weight.dtype) * weight
 
     return keras.tree.map_structure(one, sample_weight)
+
+
+def _added_loss(model: keras.Model) -> tf.Tensor | None:
+    """What layers have given to `add_loss`, `None` if nothing."""
+    regularizers = sum(variable.regularizer is not None for variable in model.trainable_variables)
+    losses = model.losses
+    if len(losses) == regularizers:
+        return None
+    # The regularizers' are in it too; over all shares their weights come to nothing.
+    return tf.add_n([tf.cast(tf.reduce_sum(loss), keras.config.floatx()) for loss in losses])
 
 
 def _with_value_of_batch(loss: tf.Tensor) -> tf.Tensor:

@@ -467,7 +467,10 @@ def test_the_repairs_stand_in_for_what_there_is():
         kinds._maybe_symbolic_build: ["self", "iterator", "data_batch"],
         kinds._make_function: ["self", "step_function"],
         kinds._symbolic_build: ["self", "iterator", "data_batch"],
+        kinds.predict_on_batch: ["self", "x"],
         trainer.reduce_per_replica: ["values", "strategy", "reduction"],
+        trainer.loss_module.reduce_values: ["values", "sample_weight", "reduction"],
+        keras.optimizers.LossScaleOptimizer.apply: ["self", "grads", "trainable_variables"],
     }
     for function, names in arguments.items():
         assert list(inspect.signature(function).parameters) == names, f"{MOVED} {function.__name__}"

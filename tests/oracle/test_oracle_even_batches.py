@@ -34,7 +34,13 @@ def sizes(request, few):
     return range(1, 4 * BATCH + 1) if request.config.getoption("full") else few
 
 
-FEW = {"plain": [1, 3], "batch_norm": [5], "two_inputs_and_outputs": [7], "mean_with_sample_weight": [7]}
+FEW = {
+    "plain": [1, 3],
+    "batch_norm": [5],
+    "two_inputs_and_outputs": [7],
+    "mean_with_sample_weight": [7],
+    "added_loss": [7],
+}
 MORE = ("without_weights", "sum", "own_loss")
 
 

@@ -7,6 +7,7 @@ from oracle_models import build, data, dataset
 import keras_opt
 from keras_opt.callbacks import GradientAccumulation
 from keras_opt.callbacks.gradient_accumulation import steps_in_epoch
+from keras_opt.callbacks.loss_reduction import are_activities_summed
 from keras_opt.training.step_hooks import StepHooks
 
 
@@ -257,13 +258,23 @@ def test_a_sum_beside_a_regularizer_of_a_model_that_its_first_batch_builds():
     assert_nothing_is_attached(model)
 
 
-def test_a_mean_beside_an_activity_regularizer_however_deep():
-    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activity_regularizer="l2", name="busy")])
-    model = keras.Sequential([keras.Input((3,)), inner, keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    assert_refused(model, "'busy' has an activity_regularizer")
-    model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
-    fit(model, GradientAccumulation(2))
+def test_an_activity_regularizer_however_deep_that_adds_up_otherwise_than_the_loss():
+    def busy(reduction):
+        keras.utils.set_random_seed(0)
+        penalized = keras.layers.Dense(2, activity_regularizer=keras.regularizers.L2(1.0), name="busy")
+        inner = keras.Sequential([keras.Input((3,)), penalized])
+        model = keras.Sequential([keras.Input((3,)), inner, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError(reduction=reduction))
+        return model
+
+    def moved(reduction, batch_size, *callbacks):
+        model = busy(reduction)
+        model.fit(*data("sequential"), batch_size=batch_size, shuffle=False, verbose=0, callbacks=list(callbacks))
+        return model.get_weights()[0]
+
+    fitting, other = ("sum", "sum_over_batch_size") if are_activities_summed() else ("sum_over_batch_size", "sum")
+    assert_refused(busy(other), "activity_regularizer of layer 'busy' Keras takes the")
+    np.testing.assert_allclose(moved(fitting, 4, GradientAccumulation(3)), moved(fitting, 12), rtol=1e-4)
 
 
 # --- when training stops in mid-epoch --------------------------------------------------------------------------------

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
+from keras.src.losses import loss as losses
+from workers import wait, workers
 
 from keras_opt.distribute import keras_repairs
 
@@ -113,6 +115,118 @@ def test_the_end_of_data_of_unknown_length_counts_as_no_update_as_it_does_in_ker
     assert counts[1] > 8
 
 
+def test_a_loss_that_is_one_number_has_the_gradient_of_one_device(begun, two_replicas):
+    def trained(strategy):
+        with strategy.scope():
+            model = network(strategy)
+            model.compile("sgd", lambda y, x: tf.reduce_mean(tf.square(y - x)), run_eagerly=True)
+        loss = model.fit(X[:4], Y[:4], shuffle=False, verbose=0).history["loss"]
+        return [*loss, *model.get_weights()[0].ravel()]
+
+    one = trained(tf.distribute.OneDeviceStrategy("CPU:0"))
+    np.testing.assert_allclose(trained(two_replicas), one, rtol=1e-5)
+    keras_repairs.undo()
+    assert not np.allclose(trained(two_replicas), one, rtol=1e-2)  # else Keras has mended it
+
+
+@pytest.mark.parametrize("row", [0, 3], ids=["first replica", "last replica"])
+def test_an_overflow_on_any_replica_skips_the_update(row, begun, two_replicas):
+    x = X.copy()
+    x[row] = 1e30
+
+    def weights():
+        model = network(two_replicas, run_eagerly=True)
+        with two_replicas.scope():
+            model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse", run_eagerly=True)
+        before = model.get_weights()[0]
+        model.fit(x[:4], Y[:4], shuffle=False, verbose=0)
+        return before, model.get_weights()[0]
+
+    np.testing.assert_array_equal(*weights())
+    keras_repairs.undo()
+    if row:
+        assert not np.isfinite(weights()[1]).all()  # else Keras has mended it
+
+
+def test_predict_on_batch_gives_each_row_once(begun, two_replicas):
+    model = network(two_replicas)
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_allclose(model.predict_on_batch(X), expected, rtol=1e-6)
+    keras_repairs.undo()
+    assert model.predict_on_batch(X).shape == (16, 1)  # else Keras has mended it
+
+
+FILES = """
+import keras, numpy as np, tensorflow as tf
+from keras_opt.distribute import keras_repairs, strategy
+
+made = strategy()
+keras.utils.set_random_seed(1)
+with made.scope():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    model.compile("sgd", "mse")
+for number in range(2):
+    with open(f"{number}.txt", "w") as file:
+        file.writelines(f"{row}\\n" for row in range(5 * number, 5 * number + 5))
+lines = tf.data.TextLineDataset(["0.txt", "1.txt"])
+data = lines.map(lambda line: tf.reshape(tf.strings.to_number(line), [1])).batch(4)
+
+def predicted(data):
+    return model.predict(data, verbose=0).ravel().tolist()
+
+print("SAME", predicted(data) == list(range(10)))
+print("ONCE", model.predict_on_batch(np.arange(10.0)[:, np.newaxis]).ravel().tolist() == list(range(10)))
+options = tf.data.Options()
+options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.FILE
+try:
+    predicted(data.with_options(options))
+except ValueError as error:
+    print("REFUSED", error)
+keras_repairs.in_order = lambda dataset: dataset
+print("WRONG", predicted(data) != list(range(10)))
+"""
+
+
+@pytest.mark.full
+def test_workers_predict_rows_of_files_in_their_order(tmp_path):
+    script = tmp_path / "files.py"
+    script.write_text(FILES)
+    with workers(script, count=2, folder=tmp_path) as started:
+        wait(started, 150)
+        for worker in started:
+            for line in (
+                "SAME True",
+                "ONCE True",
+                "REFUSED predict: the dataset has AutoShardPolicy.FILE",
+                "WRONG True",
+            ):
+                assert line in worker.output, worker.output[-2000:]
+
+
+OVERFLOW = """
+import keras, numpy as np
+from keras_opt.distribute import strategy
+
+made = strategy()
+keras.utils.set_random_seed(1)
+with made.scope():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse")
+x = np.array([[1.0], [1.0], [1.0], [1e30]])  # the last row is the second worker's
+model.fit(x, np.zeros((4, 1)), batch_size=4, shuffle=False, verbose=0)
+print("SKIPPED", float(model.get_weights()[0][0, 0]) == 1.0)
+"""
+
+
+@pytest.mark.full
+def test_workers_agree_on_an_overflow(tmp_path):
+    script = tmp_path / "overflow.py"
+    script.write_text(OVERFLOW)
+    with workers(script, count=2, folder=tmp_path) as started:
+        wait(started, 100)
+        assert all("SKIPPED True" in worker.output for worker in started)
+
+
 def test_each_replica_drops_out_by_itself(begun, two_replicas):
     with two_replicas.scope():
         dropout = keras.layers.Dropout(0.5, seed=1)
@@ -143,7 +257,9 @@ def test_models_of_other_strategies_go_keras_own_way(begun, two_replicas):
 def test_undo_leaves_nothing_behind(two_replicas):
     before = dict(vars(two_replicas))
     patched = (trainer.TensorFlowTrainer, "_maybe_symbolic_build"), (trainer.TensorFlowTrainer, "_make_function")
-    patched += ((trainer, "reduce_per_replica"),)
+    patched += (trainer.TensorFlowTrainer, "predict_on_batch"), (trainer, "reduce_per_replica")
+    patched += ((losses, "reduce_values"),)
+    patched += (keras.optimizers.LossScaleOptimizer, "apply"), (keras.random.SeedGenerator, "next")
     own = [getattr(owner, name) for owner, name in patched]
     for _ in range(2):
         keras_repairs.apply(two_replicas, lambda beginning: beginning.dataset)

@@ -82,6 +82,20 @@ def test_jit_compile_crashes_and_is_refused(our_replicas):
         fitted(our_replicas, jit_compile=True)
 
 
+def test_a_sum_over_a_batch_that_each_replica_has_whole_is_as_many_times_too_large_and_is_refused(our_replicas):
+    def trained(strategy):
+        keras.utils.set_random_seed(0)
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+            model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"), run_eagerly=True)
+        return model.train_on_batch(X, Y)
+
+    with pytest.raises(InputError, match="train_on_batch and test_on_batch give each replica the whole batch"):
+        trained(our_replicas)
+    keras_repairs.undo()
+    np.testing.assert_allclose(trained(our_replicas), 2 * trained(None), rtol=1e-5)
+
+
 def test_an_optimizer_from_outside_of_the_scope_counts_every_replica_and_is_refused(our_replicas):
     optimizer = keras.optimizers.SGD(0.1)
     refused("of the optimizer of model .* was made outside", our_replicas, lambda: optimizer)
@@ -162,6 +176,7 @@ def test_other_strategies_train_wrong_or_not_at_all_and_are_refused(name, tmp_pa
 
 
 SEEDS = """
+import random
 import keras, numpy as np
 from keras_opt.distribute import keras_repairs, strategy
 from keras_opt.distribute.cluster import find_cluster
@@ -171,6 +186,13 @@ with made.scope():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
     model.compile(keras.optimizers.SGD(0.0), "mse")
 x = np.arange(16.0).reshape(16, 1)
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        return x[4 * number : 4 * number + 4], np.zeros((4, 1))
 
 def loss(seed):
     if seed is not None:
@@ -182,20 +204,37 @@ for seed in (None, find_cluster().index):
         loss(seed)
     except ValueError as error:
         print("REFUSED", error)
+try:
+    rows = 16 - 4 * find_cluster().index
+    model.evaluate(x[:rows], x[:rows], batch_size=4, verbose=0)
+except ValueError as error:
+    print("REFUSED", error)
 print("SAME", abs(loss(1) - np.mean(x**2)) < 1e-3)
+random.seed(find_cluster().index)
+try:
+    model.fit(Batches(), verbose=0)
+except ValueError as error:
+    print("REFUSED", error)
 keras_repairs.apply(made, lambda beginning: beginning.dataset)
 print("WRONG", abs(loss(find_cluster().index) - np.mean(x**2)) > 1)
 """
 
 
 @pytest.mark.full
-def test_workers_of_different_seeds_train_on_some_rows_twice_and_are_refused(tmp_path):
+def test_workers_of_different_seeds_train_on_some_rows_twice_and_of_different_data_crash_and_are_refused(tmp_path):
     script = tmp_path / "seeds.py"
     script.write_text(SEEDS)
     with workers(script, count=2, folder=tmp_path) as started:
         wait(started, 150)
         for worker in started:
-            for line in ("[None, None]. Call", "[0, 1]. Call", "SAME True", "WRONG True"):
+            for line in (
+                "[None, None]. Call",
+                "[0, 1]. Call",
+                "[4, 3]. Give",
+                "[1, 1]. Call",
+                "SAME True",
+                "WRONG True",
+            ):
                 assert line in worker.output, worker.output[-2000:]
 
 

@@ -3,6 +3,7 @@ import sys
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from workers import wait, workers
 
 from keras_opt.core.errors import InputError
@@ -62,6 +63,23 @@ def test_the_process_has_one_strategy(monkeypatch):
         model.fit(tf.ones((5, 2)), tf.ones((5, 1)), batch_size=2, verbose=0)
     finally:
         keras_repairs.undo()
+
+
+@pytest.mark.parametrize(("gpus", "taken"), [(0, ["CPU:0"]), (2, ["GPU:0", "GPU:1"])])
+def test_workers_take_all_gpus_that_they_see(gpus, taken, monkeypatch):
+    """TensorFlow asks the resolver how many there are; of one that does not say it takes the CPU, in silence."""
+    asked = []
+    module = sys.modules["keras_opt.distribute.strategy"]
+    monkeypatch.setattr(module, "_made", None)
+    monkeypatch.setattr(module, "find_cluster", lambda: CLUSTER)
+    monkeypatch.setattr(module.keras_repairs, "apply", lambda *_: None)
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind] * gpus)
+    monkeypatch.setattr(
+        tf.distribute, "MultiWorkerMirroredStrategy", lambda cluster_resolver: asked.append(cluster_resolver)
+    )
+    make_strategy()
+    devices, _ = CollectiveAllReduceExtended._initialize_local_devices(None, asked[0], "")
+    assert [device.removeprefix("/device:") for device in devices] == taken
 
 
 @pytest.mark.parametrize("name", ["auto", "mirrored"])

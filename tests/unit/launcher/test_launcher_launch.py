@@ -95,6 +95,34 @@ def test_the_cores_are_shared_out_unless_the_user_says_otherwise(script, capfd, 
     assert lines == ["7", *["1"] * cores, str(cores)]
 
 
+@pytest.mark.parametrize(
+    ("visible", "listed", "seen"),
+    [
+        (None, 4, ["0,1", "2,3"]),
+        (None, 3, ["0", "1"]),
+        (None, 1, ["-1", "-1"]),
+        (None, 0, ["unset", "unset"]),
+        ("3,GPU-ab", 4, ["3", "GPU-ab"]),
+        ("-1", 4, ["-1", "-1"]),
+        ("", 4, ["", ""]),
+    ],
+)
+def test_no_worker_sees_the_gpus_of_another(visible, listed, seen, script, capfd, monkeypatch, tmp_path):
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    lines = "".join(f"GPU {number}: A100 (UUID: GPU-{number})\n  MIG 1g.5gb\n" for number in range(listed))
+    tool.write_text(f'#!/bin/sh\nprintf %s "{lines}"\n' if listed else "#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    launch(script("print(os.environ.get('CUDA_VISIBLE_DEVICES', 'unset'))"))
+    out, err = capfd.readouterr()
+    assert sorted(out.splitlines()) == [f"worker {index} | {names}" for index, names in enumerate(seen)]
+    assert ("fewer GPUs than the 2 workers" in err) == (seen == ["-1", "-1"] and visible is None)
+
+
 def test_output_and_errors_go_their_own_ways(script, capfd):
     launch(script("print('one'); print('two', file=sys.stderr); print('1/2\\r2/2\\r\\nthree', end='')"), workers=1)
     out, err = capfd.readouterr()

@@ -10,7 +10,7 @@ import uneven_batches
 
 from keras_opt.core.progress import Progress
 from keras_opt.recipes import Recipe, run, training, tune
-from keras_opt.recipes.devices import check_devices, on_devices, replicas_of, share_gpus
+from keras_opt.recipes.devices import check_devices, on_devices, replicas_of, take_turns_on_gpus
 from keras_opt.recipes.documents import comparison
 from keras_opt.recipes.images import Images, Prepared
 from keras_opt.recipes.regularization import chosen
@@ -60,7 +60,7 @@ def test_processes_take_the_gpus_in_turn_and_of_each_what_they_need(process, dev
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"])
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda gpu, kind: visible.append(gpu))
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, is_on: growing.append((gpu, is_on)))
-    share_gpus(process, device)
+    take_turns_on_gpus(process, device)
     assert growing == [("a", True), ("b", True)]
     assert visible == seen
 
@@ -71,7 +71,7 @@ def test_what_has_settled_the_gpus_before_is_let_be(monkeypatch):
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a"])
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", settled)
-    share_gpus(None, None)
+    take_turns_on_gpus(None, None)
 
 
 class Weights(keras.callbacks.Callback):
