@@ -99,3 +99,19 @@ def run_workers(script: Path, *arguments: object, count: int, folder: Path, seco
     """Start workers as `workers` does, and wait until all have ended well."""
     with workers(script, *arguments, count=count, folder=folder, **environment) as started:
         wait(started, seconds)
+
+
+def said(source: str, *arguments: object, count: int = 2, folder: Path, seconds: float) -> list[str]:
+    """What each of `count` workers has printed that ran `source` and ended well."""
+    script = folder / "script.py"
+    script.write_text(source)
+    with workers(script, *arguments, count=count, folder=folder) as started:
+        wait(started, seconds)
+    return [worker.output for worker in started]
+
+
+def assert_all_say(outputs: list[str], *texts: str) -> None:
+    """Each of `texts` is in each of `outputs`."""
+    for output in outputs:
+        for text in texts:
+            assert text in output, output[-2000:]

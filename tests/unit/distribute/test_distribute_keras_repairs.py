@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 from keras.src.losses import loss as losses
-from workers import wait, workers
+from workers import assert_all_say, said
 
 from keras_opt.distribute import keras_repairs
 
@@ -189,18 +189,9 @@ print("WRONG", predicted(data) != list(range(10)))
 
 @pytest.mark.full
 def test_workers_predict_rows_of_files_in_their_order(tmp_path):
-    script = tmp_path / "files.py"
-    script.write_text(FILES)
-    with workers(script, count=2, folder=tmp_path) as started:
-        wait(started, 150)
-        for worker in started:
-            for line in (
-                "SAME True",
-                "ONCE True",
-                "REFUSED predict: the dataset has AutoShardPolicy.FILE",
-                "WRONG True",
-            ):
-                assert line in worker.output, worker.output[-2000:]
+    outputs = said(FILES, folder=tmp_path, seconds=150)
+    refusal = "REFUSED predict: the dataset has AutoShardPolicy.FILE"
+    assert_all_say(outputs, "SAME True", "ONCE True", refusal, "WRONG True")
 
 
 OVERFLOW = """
@@ -220,11 +211,7 @@ print("SKIPPED", float(model.get_weights()[0][0, 0]) == 1.0)
 
 @pytest.mark.full
 def test_workers_agree_on_an_overflow(tmp_path):
-    script = tmp_path / "overflow.py"
-    script.write_text(OVERFLOW)
-    with workers(script, count=2, folder=tmp_path) as started:
-        wait(started, 100)
-        assert all("SKIPPED True" in worker.output for worker in started)
+    assert_all_say(said(OVERFLOW, folder=tmp_path, seconds=100), "SKIPPED True")
 
 
 def test_each_replica_drops_out_by_itself(begun, two_replicas):

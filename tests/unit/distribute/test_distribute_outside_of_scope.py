@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from workers import wait, workers
+from workers import assert_all_say, said
 
 from keras_opt.core.errors import InputError
 from keras_opt.distribute import preflight
@@ -90,13 +90,9 @@ print("OUTSIDE", fitted())
 
 @pytest.mark.full
 def test_workers_train_models_from_outside_of_the_scope_each_by_itself_and_say_so(tmp_path):
-    script = tmp_path / "outside.py"
-    script.write_text(OUTSIDE)
-    with workers(script, count=2, folder=tmp_path) as started:
-        wait(started, 300)
-        ends = [dict(re.findall(r"^(INSIDE|OUTSIDE) (.*)$", each.output, re.MULTILINE)) for each in started]
-        said = "each of the 2 workers trains one of its own, on all rows, and writes all files"
-        assert all(said in each.output for each in started)
+    outputs = said(OUTSIDE, folder=tmp_path, seconds=300)
+    assert_all_say(outputs, "each of the 2 workers trains one of its own, on all rows, and writes all files")
+    ends = [dict(re.findall(r"^(INSIDE|OUTSIDE) (.*)$", output, re.MULTILINE)) for output in outputs]
     assert ends[0]["INSIDE"] == ends[1]["INSIDE"]
     assert ends[0]["OUTSIDE"] != ends[1]["OUTSIDE"]
 

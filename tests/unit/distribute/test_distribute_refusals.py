@@ -1,12 +1,13 @@
 """Every refusal stands beside the crash, or the wrong weights, that it keeps from the user."""
 
 import contextlib
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from workers import wait, workers
+from workers import assert_all_say, said
 
 from keras_opt.core.errors import InputError
 from keras_opt.distribute import keras_repairs, refusals
@@ -166,13 +167,9 @@ else:
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["central_storage", "parameter_server"])
 def test_other_strategies_train_wrong_or_not_at_all_and_are_refused(name, tmp_path):
-    script = tmp_path / "others.py"
-    script.write_text(OTHERS)
-    with workers(script, name, count=0, folder=tmp_path) as started:
-        wait(started, 100)
-        lines = started[0].output.splitlines()
-    assert any(line.startswith("WRONG True") for line in lines), started[0].output
-    assert any(line.startswith("REFUSED strategy: model") and name in line for line in lines), started[0].output
+    (output,) = said(OTHERS, name, count=0, folder=tmp_path, seconds=100)
+    assert re.search("^WRONG True", output, re.MULTILINE), output
+    assert re.search(f"^REFUSED strategy: model .*{name}", output, re.MULTILINE), output
 
 
 SEEDS = """
@@ -222,20 +219,9 @@ print("WRONG", abs(loss(find_cluster().index) - np.mean(x**2)) > 1)
 
 @pytest.mark.full
 def test_workers_of_different_seeds_train_on_some_rows_twice_and_of_different_data_crash_and_are_refused(tmp_path):
-    script = tmp_path / "seeds.py"
-    script.write_text(SEEDS)
-    with workers(script, count=2, folder=tmp_path) as started:
-        wait(started, 150)
-        for worker in started:
-            for line in (
-                "[None, None]. Call",
-                "[0, 1]. Call",
-                "[4, 3]. Give",
-                "[1, 1]. Call",
-                "SAME True",
-                "WRONG True",
-            ):
-                assert line in worker.output, worker.output[-2000:]
+    outputs = said(SEEDS, folder=tmp_path, seconds=150)
+    refusals = ("[None, None]. Call", "[0, 1]. Call", "[4, 3]. Give", "[1, 1]. Call")
+    assert_all_say(outputs, *refusals, "SAME True", "WRONG True")
 
 
 METRICS = """
@@ -266,10 +252,5 @@ print("WRONG", counted(lambda: keras.metrics.FalseNegatives(name="count")))
 
 @pytest.mark.full
 def test_workers_count_their_own_rows_in_a_metric_from_outside_of_the_scope_and_are_refused(tmp_path):
-    script = tmp_path / "metrics.py"
-    script.write_text(METRICS)
-    with workers(script, count=2, folder=tmp_path) as started:
-        wait(started, 150)
-        for worker in started:
-            for line in ("SAME True", "of the metrics of model 'sequential_1' was made outside", "WRONG [8.0]"):
-                assert line in worker.output, worker.output[-2000:]
+    outputs = said(METRICS, folder=tmp_path, seconds=150)
+    assert_all_say(outputs, "SAME True", "of the metrics of model 'sequential_1' was made outside", "WRONG [8.0]")

@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
-from workers import wait, workers
+from workers import assert_all_say, said
 
 from keras_opt.core.errors import InputError
 from keras_opt.distribute import keras_repairs
@@ -110,8 +110,5 @@ except RuntimeError as error:
 
 @pytest.mark.full
 def test_workers_cannot_meet_once_tensorflow_has_started(tmp_path):
-    script = tmp_path / "late.py"
-    script.write_text(LATE)
-    with workers(script, count=2, folder=tmp_path) as started:
-        wait(started, 60)
-        assert all("LATE strategy: TensorFlow has started already" in worker.output for worker in started)
+    outputs = said(LATE, folder=tmp_path, seconds=60)
+    assert_all_say(outputs, "LATE strategy: TensorFlow has started already")
