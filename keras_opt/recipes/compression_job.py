@@ -200,9 +200,10 @@ def _count(value: int | None) -> str:
 
 
 def _remark(result: CompressionResult, candidate: Candidate) -> str:
+    place = "Pareto front" if candidate in result.front else ""
     if candidate is result.best:
-        return f"best for {result.objective}"
-    return candidate.note or ("Pareto front" if candidate in result.front else "")
+        place = f"best for {result.objective}"
+    return "; ".join(filter(None, (place, candidate.note)))
 
 
 def _report(job: CompressionJob, name: str, command: str) -> Report:

@@ -70,7 +70,8 @@ class Recipe:
         patience: Int of at least 1, epochs without a better validation accuracy after which the optimised run stops.
             `None` takes three fifths of `epochs`: in a one-cycle most of the accuracy comes at the end.
         target_accuracy: Fraction in [0, 1] of validation accuracy at which the optimised run stops.
-        sparsity: Fraction in [0, 1) of the weights to prune; 0 skips pruning.
+        sparsity: Fraction in [0, 1) of the weights of each kernel to prune, but not of depthwise ones, which are few
+            and matter much; 0 skips pruning.
         pruning_epochs: Int of at least 1, the epochs of pruning and fine-tuning.
         max_accuracy_drop: Fraction in [0, 1] of validation accuracy that pruning may cost, else it is taken back.
         quantize: `"int8"`, `"dynamic"`, `"float16"` or `"float32"`: the kind of the device file.

@@ -20,6 +20,8 @@ from keras_opt.callbacks.learning_rate_monitor import LearningRateMonitor
 from keras_opt.callbacks.progress_bar import ProgressBar
 from keras_opt.callbacks.range_test_result import RangeTestResult
 from keras_opt.compression.pruning.prune_low_magnitude import PruneLowMagnitude
+from keras_opt.compression.pruning.selection import depthwise_layers
+from keras_opt.compression.pruning.sparsity import sparsity
 from keras_opt.compression.pruning.sparsity_schedules import PolynomialSparsity
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.clocks import Stopwatch
@@ -135,7 +137,6 @@ class Trainer:
         steps = self._steps(recipe.pruning_epochs)
         end = max(1, steps // 3)
         every = max(1, end // 10)
-        prune = PruneLowMagnitude(PolynomialSparsity(0.0, recipe.sparsity, 0, end), every=every)
         # Only epochs that began with the final sparsity stand for what will be shipped.
         first = -(-(end + every) // self._steps(1))
         best = EarlyStopping(
@@ -150,10 +151,12 @@ class Trainer:
             rate = recipe.max_learning_rate / FINE_TUNING_RATE_DIVISOR
             rate /= BACKBONE_RATE_DIVISOR if recipe.is_pretrained else 1
             self._compile(model, keras.optimizers.schedules.CosineDecay(rate, steps))
+            schedule = PolynomialSparsity(0.0, recipe.sparsity, 0, end)
+            prune = PruneLowMagnitude(schedule, exclude=depthwise_layers(model), every=every)
             facts = self._fit(model, "pruned", "batch", recipe.pruning_epochs, watch, [prune, best])
         model = shipped(model, recipe, "batch")
-        after = self._validation_accuracy(model)
-        change = f"validation accuracy {before:.4f} before, {after:.4f} after pruning to {recipe.sparsity:.0%}"
+        after, zeros = self._validation_accuracy(model), sparsity(model)["total"]
+        change = f"validation accuracy {before:.4f} before, {after:.4f} after pruning to {zeros:.0%}"
         if before - after > recipe.max_accuracy_drop:
             return dense, {**facts, "pruned": False, "decision": f"pruning was taken back: {change}"}
         return model, {**facts, "pruned": True, "decision": change}

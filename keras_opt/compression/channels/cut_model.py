@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_opt.compression.channels.graph import ChannelGraph, references
+from keras_opt.core.errors import is_number
 from keras_opt.core.set_weights import set_weights
 from keras_opt.models.graph import functional, has_graph
 
@@ -33,6 +34,7 @@ def cut_model(graph: ChannelGraph, stays: np.ndarray) -> keras.Model:
         if id(layer) in graph.cuts:
             sizes = graph.cuts[id(layer)][1].config
             config |= {name: size(int(stays[labels].sum())) for name, (labels, size) in sizes.items()}
+            config |= {name: "zeros" for name, value in config.items() if _is_table(value)}
         return layer.__class__.from_config(config)
 
     copy = clone(graph.model)
@@ -59,6 +61,12 @@ def _cut_inputs(model, channels, stays):
 
 def _call(layer, *inputs, **arguments):
     return layer(*inputs, **arguments)
+
+
+def _is_table(value):
+    """Whether `value` is an initializer that gives arrays of one size, such as those of word vectors."""
+    is_constant = isinstance(value, dict) and value.get("class_name") == "Constant"
+    return is_constant and not is_number(value["config"]["value"])
 
 
 def _cut(weight, axes, stays):

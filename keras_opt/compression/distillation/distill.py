@@ -16,7 +16,7 @@ from keras_opt.core.errors import argument_error, check_at_least, check_fraction
 from keras_opt.core.replicas import replica_count
 from keras_opt.data.arrays import arrays
 from keras_opt.data.class_weights import sample_weights
-from keras_opt.models.graph import functional
+from keras_opt.models.graph import functional, output_leaves
 
 _LABELS, _TOLD, _WEIGHTS = "labels", "teacher", "sample_weight"
 
@@ -45,6 +45,8 @@ def distill(
     ask (files of weights alone have the projections too, and load into the returned model). Let it be what
     `quantize_aware` returns, or put `PruneLowMagnitude` among the callbacks, to do both at once.
     Validation reads the labels' loss alone, so that `val_loss` compares with that of a plain fit.
+
+    With several outputs the soft targets of all are summed, each by the weight of its output in `loss_weights`.
 
     The logits are found where a model ends in a softmax or sigmoid. What is cured of `keras.distillation.Distiller`:
     with its default loss it takes the divergence of the logits themselves, not of their softmax; it takes probabilities
@@ -111,6 +113,14 @@ def _check_fit(student, teacher):
         if ours != theirs:
             must_be = f"a model with the student's {what}s of shape {ours}"
             raise argument_error("distill", "teacher", theirs, must_be, cure)
+    _check_order("input", *([each.name for each in model.inputs] for model in (student, teacher)))
+    _check_order("output", *(output_leaves(model) for model in (student, teacher)))
+
+
+def _check_order(what, ours, theirs):
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        cure = "They are matched by their order: build one of the two anew with that of the other."
+        raise argument_error("distill", "teacher", theirs, f"a model with its {what}s in the order {ours}", cure)
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,16 @@ class Distillation(keras.Model):
         self._student_loss = keras.metrics.Mean(name="student_loss")
         self._distillation_loss = keras.metrics.Mean(name="distillation_loss")
         self.built = True
+
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, loss_weights: Any = None, *arguments: Any, **settings: Any
+    ) -> None:
+        """As the student's; `loss_weights` weigh the soft targets of each output too."""
+        super().compile(optimizer, loss, loss_weights, *arguments, **settings)
+        if isinstance(loss_weights, Mapping) and set(loss_weights) == set(self.output_names):
+            loss_weights = [loss_weights[name] for name in self.output_names]
+        weights = [1.0 if weight is None else weight for weight in keras.tree.flatten(loss_weights)]
+        self._output_weights = tuple(weights * len(self._soft_targets) if len(weights) == 1 else weights)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if training:
@@ -189,10 +209,11 @@ class Distillation(keras.Model):
             told = outputs if told is None else told
         theirs, ours = keras.tree.flatten(told), keras.tree.flatten(step.outputs)
         by_output = weights if len(weights) == len(ours) else weights * len(ours)
-        soft = sum(
+        distances = [
             distance(ops.stop_gradient(their), our, weight)
             for distance, their, our, weight in zip(self._soft_targets, theirs, ours, by_output, strict=True)
-        )
+        ]
+        soft = sum(weight * each for weight, each in zip(self._output_weights, distances, strict=True))
         by_row = weights[0] if len(weights) == 1 and weights[0] is not None and len(weights[0].shape) == 1 else None
         hinted = [hint(*pair) for hint, *pair in zip(self.hints, step.features, features, strict=True)]
         return soft + self._feature_loss_weight * sum(self._squares(their, our, by_row) for our, their in hinted)

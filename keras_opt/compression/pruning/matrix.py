@@ -9,7 +9,7 @@ import numpy as np
 from keras_opt.core.all_layers import all_layers
 
 _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _matrix(layer: keras.Layer | None, kernel: keras.Variable) -> KernelMatrix:
     axes = tuple(range(len(shape)))
     if isinstance(layer, keras.layers.EinsumDense):
         return _einsum_matrix(layer.equation, shape)
-    if isinstance(layer, _DEPTHWISE) or kernel.name == "depthwise_kernel":
+    if isinstance(layer, DEPTHWISE) or kernel.name == "depthwise_kernel":
         return KernelMatrix(shape, axes[:-2], axes[-2:], run=math.prod(shape[:-2]))
     if isinstance(layer, _TRANSPOSED):
         return KernelMatrix(shape, (*axes[:-2], axes[-1]), (axes[-2],), run=shape[-1])

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_opt.callbacks.copying import copy_without_fit
+from keras_opt.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_opt.callbacks.siblings import siblings
 from keras_opt.callbacks.weight_averaging import WeightAveraging
 from keras_opt.compression.pruning.constraint import PruningMask
@@ -68,9 +69,12 @@ class PruneLowMagnitude(keras.callbacks.Callback):
     which the schedule reaches its final sparsity, with `regrow` its `end_step`. List Keras's own before this callback.
 
     Args:
-        schedule: `ConstantSparsity`, `PolynomialSparsity`, or any function from the update's number to a fraction.
-        include: Patterns (as in `fnmatch`) of the layers to prune, by path or by name; `None` prunes every kernel.
-        exclude: Patterns of the layers to leave alone.
+        schedule: `ConstantSparsity`, `PolynomialSparsity`, or any function from the update's number, counted from the
+            beginning of the fit, to a fraction.
+        include: Patterns (as in `fnmatch`) of the layers to prune, by path or by name; `None` prunes every kernel that
+            is not frozen when `fit` begins.
+        exclude: Patterns of the layers to leave alone. Depthwise kernels hold few weights and lose much: in a
+            MobileNetV2 at 80% sparsity leave them dense, with exclude=["*depthwise*"], as TF-MOT does.
         structure: `"unstructured"`, `"n:m"` (such as `"2:4"`) or `(block_rows, block_columns)`.
         scope: `"layer"` prunes each kernel to the asked sparsity. `"global"` ranks all kernels together, which keeps
             more where weights are large, and can leave nothing of a layer whose weights are small.
@@ -85,8 +89,8 @@ class PruneLowMagnitude(keras.callbacks.Callback):
 
     Warns:
         NoEffectWarning: No layer fits `include` and `exclude`, or a pattern of them fits no layer.
-        UserWarning: Nothing is left of a kernel; or the fit ended with weights from before a pruning, which were
-            pruned again without training after it.
+        UserWarning: Nothing is left of a kernel; the fit ended before the schedule did; or it ended with weights from
+            before a pruning, which were pruned again without training after it.
 
     Cost: one non-trainable variable of the kernel's size and one multiplication a step for each kernel, with `regrow`
         one more variable and three more operations; at each renewal of the masks, while the sparsity rises, a partial
@@ -151,7 +155,7 @@ class PruneLowMagnitude(keras.callbacks.Callback):
         listed = siblings(self) or [self]
         place = listed.index(self)
         self._is_averaged_before = any(isinstance(each, _AVERAGING) for each in listed[:place])
-        _check_order(listed[place + 1 :])
+        _check_order(listed[:place], listed[place + 1 :])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._asked(0)
@@ -201,7 +205,19 @@ class PruneLowMagnitude(keras.callbacks.Callback):
                 UserWarning,
                 stacklevel=2,
             )
-        self._renew(self._updates() - self._first_step, regrow=False)
+        step = self._updates() - self._first_step
+        self._renew(step, regrow=False)
+        self._warn_of_missing_updates(step)
+
+    def _warn_of_missing_updates(self, step: int) -> None:
+        end = _end_of(self.schedule)
+        if self._masks and end is not None and self._target < end and not _is_same(self._target, end):
+            warnings.warn(
+                f"PruneLowMagnitude: the fit ended after {step} updates with a sparsity of {self._target:.3g}; the "
+                f"schedule ends later, with {end:g}. It begins anew with each fit: let it end within one.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     # --- resume ------------------------------------------------------------------------------------------------------
 
@@ -272,16 +288,26 @@ def _is_same(sparsity: float, other: float) -> bool:
     return math.isclose(sparsity, other, rel_tol=1e-6)  # what rounding to float32 leaves of 1 - 1 / 3
 
 
+def _end_of(schedule: Callable[[int], float]) -> float | None:
+    """The sparsity that a schedule is known to end with."""
+    return getattr(schedule, "final_sparsity", getattr(schedule, "target_sparsity", None))
+
+
 def _check_end(schedule: Callable[[int], float], final: float | None, structure: object) -> None:
     """Refuse a schedule that is known to end with another sparsity than a pattern has."""
-    end = getattr(schedule, "final_sparsity", getattr(schedule, "target_sparsity", final))
-    if final is not None and not _is_same(end, final):
+    end = _end_of(schedule)
+    if None not in (end, final) and not _is_same(end, final):
         cure = f"Let the schedule end with {final:g}, the sparsity of {structure!r}; it ends with {end:g}."
         raise argument_error("PruneLowMagnitude", "structure", structure, "what the schedule ends with", cure)
 
 
-def _check_order(after: list[keras.callbacks.Callback]) -> None:
-    """Refuse what would put weights that were not pruned into the model after this callback has cut them."""
+def _check_order(before: list[keras.callbacks.Callback], after: list[keras.callbacks.Callback]) -> None:
+    """Refuse what hides kernels from this callback, or puts weights into the model after it has cut them."""
+    if any(isinstance(each, GradualUnfreezing) for each in before):
+        raise InputError(
+            "PruneLowMagnitude: GradualUnfreezing is listed before it, and would freeze kernels that then stay dense. "
+            "List them as callbacks=[PruneLowMagnitude, GradualUnfreezing]."
+        )
     for each in after:
         restores = isinstance(each, keras.callbacks.EarlyStopping) and each.restore_best_weights
         if restores or isinstance(each, keras.callbacks.SwapEMAWeights):

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import keras
 
 from keras_opt.compression.pruning.masks import UNSTRUCTURED, Blocks, Pattern
-from keras_opt.compression.pruning.matrix import KernelMatrix, kernel_matrices
+from keras_opt.compression.pruning.matrix import DEPTHWISE, KernelMatrix, kernel_matrices
 from keras_opt.compression.pruning.sparsity import kernels
+from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError, NoEffectWarning, argument_error
 from keras_opt.core.patterns import fits, layer_of
 
@@ -53,6 +54,17 @@ def _warn_without_effect(
             NoEffectWarning,
             stacklevel=4,
         )
+
+
+def depthwise_layers(model: keras.Model) -> list[str]:
+    """The depthwise convolutions by their paths, which are better left dense; none if nothing else can be pruned.
+
+    They hold few of the weights of a network and much of its accuracy.
+    """
+    depthwise = {id(layer.kernel) for layer in all_layers(model) if isinstance(layer, DEPTHWISE) and layer.built}
+    trainable = [kernel for kernel in kernels(model) if kernel.trainable]
+    found = [kernel for kernel in trainable if id(kernel) in depthwise]
+    return sorted({layer_of(kernel) for kernel in found}) if len(found) < len(trainable) else []
 
 
 def divided_kernels(

@@ -115,6 +115,8 @@ class _Rewriting:
         kind = type(operation)
         if getattr(operation, "data_format", None) == "channels_first":
             return None
+        if getattr(operation, "activity_regularizer", None) is not None and kind not in SAME_VALUES:
+            return None  # what stands for the layer would add no loss
         if kind in quantized_kernel.KINDS or kind in SEPARABLE:
             # Of a transposed convolution that is called twice the converter would round the kernel again.
             is_rounded_again = kind is keras.layers.Conv2DTranspose and self._is_shared(operation.name)
@@ -346,9 +348,9 @@ class _Rewriting:
 
 
 def _is_plain(layer):
-    """Whether `layer` has nothing beside its kernels and bias (LoRA, say) and adds no loss for its outputs."""
+    """Whether `layer` has nothing beside its kernels and bias (LoRA, say)."""
     kernels = 2 if type(layer) in SEPARABLE else 1
-    return len(layer.weights) == kernels + layer.use_bias and layer.activity_regularizer is None
+    return len(layer.weights) == kernels + layer.use_bias
 
 
 def _is_norm(operation):

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
+
+from keras_opt.compression.pruning.selection import depthwise_layers
+from keras_opt.compression.pruning.sparsity import kernels, sparsity
 from keras_opt.compression.search.folder import FinishedCandidates
 from keras_opt.compression.search.judge import Judge, first_line
 from keras_opt.compression.search.recipe import CompressionRecipe
@@ -65,7 +69,7 @@ class Attempts:
             warnings.simplefilter("error", NoEffectWarning)  # such a file would not be what its row says
             plain, model = self.training.model(recipe)
         path = self.finished.folder / f"{recipe.file_name}.tflite"
-        representative = None if recipe.aware else self.training.data
+        representative = None if recipe.aware else self.training.fresh_data
         names = getattr(self.training.teacher, "class_names", None) or None
         export = to_tflite(model, path, recipe.quantize, representative, class_names=names)
         value = self.judge.value(LiteRTModel(path).predict)
@@ -78,6 +82,7 @@ class Attempts:
             size_bytes=export.size_bytes,
             gzip_bytes=export.gzip_bytes,
             arena_bytes=self._arena_bytes(path),
+            note=_note(recipe, plain),
         )
 
     def _with_arena(self, candidate: Candidate) -> Candidate:
@@ -88,6 +93,14 @@ class Attempts:
 
     def _arena_bytes(self, path: Path) -> int | None:
         return _or_none(lambda: run_tflm(path, self.judge.row).arena_bytes)
+
+
+def _note(recipe: CompressionRecipe, plain: keras.Model) -> str:
+    """How many zeros there are in all, where not every kernel was pruned."""
+    are_all_pruned = not depthwise_layers(plain) and all(kernel.trainable for kernel in kernels(plain))
+    if not recipe.sparsity or are_all_pruned:
+        return ""
+    return f"{sparsity(plain)['total']:.0%} zeros in all: depthwise and frozen kernels stay dense"
 
 
 def _or_none(count: Callable[[], int]) -> int | None:

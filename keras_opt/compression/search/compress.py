@@ -1,6 +1,7 @@
 """From a trained model to the best device file within limits."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def compress(
         model: A trained, built functional or Sequential model with one output; it is left as it is.
         train: Batches of (x, y) or (x, y, sample weight) of known number, or a pair of arrays; inputs as the model
             takes them. `keras_opt.data.arrays` and `image_folder` make runs repeat.
-        validation: The same, on which each file is judged.
+        validation: The same, on which each file is judged, all rows alike: sample weights count in training only.
         metric: `"accuracy"` (by pixel for maps; by label for `multi_label`, logits against 0), another name that
             `compile` knows, or a Keras metric. Its name must tell whether more is better.
         max_drop: Float of at least 0, by how much the file's metric may be worse than the model's.
@@ -131,7 +132,8 @@ def compress(
     judge = Judge(validation, metric, name, lower_is_better)
     reference = judge.reference(model)
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "metric": name, "reference": reference}
-    settings |= {"batches of train": int(train.cardinality()), "model": fingerprint(model)}
+    settings |= {"batches of train": int(train.cardinality()), "model": fingerprint(model), "task": task}
+    settings |= {"loss": json.dumps(keras.saving.serialize_keras_object(loss), sort_keys=True, default=str)}
     finished = FinishedCandidates(Path(folder), settings)
     with progress.stage("compress", sum(1 + recipe.epochs(epochs) for recipe in recipes)) as stage:
         training = Training(

@@ -18,7 +18,9 @@ class CompressionRecipe:
         quantize: The kind of `to_tflite`.
         keep: Float in (0, 1], the share of the channels that stay, or a dict of such from layers, as `prune_channels`
             takes it; those that go are made up for by distillation from the float model. Default 1, all.
-        sparsity: Fraction in [0, 1) of the weights that are set to zero. Default 0.
+        sparsity: Fraction in [0, 1) of the weights of each kernel that are set to zero. Depthwise convolutions, whose
+            weights are few and matter much, stay dense where there is another kernel, and so do frozen layers. Default
+            0.
         aware: Whether quantization-aware training comes last. Default False.
 
     Raises:

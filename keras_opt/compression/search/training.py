@@ -12,6 +12,7 @@ from keras_opt.callbacks.backup_and_restore import BackupAndRestore
 from keras_opt.compression.channels.prune_channels import prune_channels
 from keras_opt.compression.distillation.distill import distill
 from keras_opt.compression.pruning.prune_low_magnitude import PruneLowMagnitude
+from keras_opt.compression.pruning.selection import depthwise_layers
 from keras_opt.compression.pruning.sparsity_schedules import PolynomialSparsity
 from keras_opt.compression.qat.quantize_aware import quantize_aware
 from keras_opt.compression.search.recipe import CompressionRecipe
@@ -60,6 +61,11 @@ class Training:
         """Whether the budget is used up."""
         return self.max_seconds is not None and self.clock.seconds > self.max_seconds
 
+    @property
+    def fresh_data(self) -> tf.data.Dataset:
+        """The data in the order of a first epoch on, whatever has read them before."""
+        return self.data.fresh_copy() if hasattr(self.data, "fresh_copy") else self.data
+
     def model(self, recipe: CompressionRecipe) -> tuple[keras.Model, keras.Model]:
         """The model of a recipe as a plain one, whose operations can be counted, and trained to the end for export.
 
@@ -75,7 +81,7 @@ class Training:
             model = model if recipe.cuts else copy_of(model, "compress")
             steps = len(self.data) * self.epochs
             schedule = PolynomialSparsity(0.0, recipe.sparsity, begin_step=0, end_step=max(1, 2 * steps // 3))
-            prune = PruneLowMagnitude(schedule, every=max(1, steps // 30))
+            prune = PruneLowMagnitude(schedule, exclude=depthwise_layers(model), every=max(1, steps // 30))
             self._fit(model, recipe, "zeros", self.epochs, self.learning_rate, [prune])
         if not recipe.aware:
             return model, model
@@ -85,8 +91,7 @@ class Training:
 
     def _fit(self, student, recipe, step, epochs, rate, callbacks=()):
         keras.utils.set_random_seed(self.seed)
-        # Each training has the order of a first epoch on, whichever trainings came before it.
-        data = self.data.fresh_copy() if hasattr(self.data, "fresh_copy") else self.data
+        data = self.fresh_data
         learning = distill(student, self.teacher, task=self.task)
         decay = keras.optimizers.schedules.CosineDecay(rate, max(1, len(self.data) * epochs))
         learning.compile(keras.optimizers.Adam(decay), self.loss)

@@ -89,6 +89,12 @@ def test_the_front_and_the_best_within_limits(max_drop, flash, arena, best):
     assert (found and found.name) == best
 
 
+def test_a_drop_of_the_limit_itself_is_within_it():
+    at_limit = Candidate("at", metric=0.92, drop=0.93 - 0.92, macs=1)
+    assert at_limit.drop > 0.01
+    assert front_and_best([at_limit], "macs", False, Limits(0.01))[1] is at_limit
+
+
 def test_less_is_better_for_an_error():
     errors = [Candidate(str(cost), metric=cost, drop=0.0, latency_ms=cost) for cost in (1.0, 2.0)]
     front, _ = front_and_best(errors, "latency", True, Limits(0.1))
@@ -157,6 +163,38 @@ def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tm
     assert after.path.read_bytes() == whole.candidates[1].path.read_bytes()
 
 
+@pytest.mark.usefixtures("no_arena")
+def test_a_file_does_not_depend_on_what_was_made_before_it(trained, tmp_path):
+    x = np.random.default_rng(0).standard_t(3, size=(300, 6)).astype("float32")
+    data = arrays(x, Y[np.arange(300) % 96], batch_size=16, seed=1)  # more rows than the ranges are learnt from
+    files = []
+    for before in ((), (FLOAT,)):
+        recipes = (*before, CompressionRecipe("int8"))
+        folder = tmp_path / str(len(before))
+        files.append(compress(trained, data, (X, Y), folder=folder, recipes=recipes, **QUIET).candidates[-1].path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.usefixtures("no_arena")
+@pytest.mark.parametrize(
+    ("kind", "frozen", "note"),
+    [
+        ("DepthwiseConv2D", False, "33% zeros in all: depthwise and frozen kernels stay dense"),
+        full("Conv2D", True, "25% zeros in all: depthwise and frozen kernels stay dense"),
+        full("Conv2D", False, ""),
+    ],
+)
+def test_a_row_says_how_many_zeros_there_are_where_kernels_stay_dense(tmp_path, kind, frozen, note):
+    first = keras.layers.DepthwiseConv2D(3) if kind == "DepthwiseConv2D" else keras.layers.Conv2D(2, 3)
+    first.trainable = not frozen
+    point, head = keras.layers.Conv2D(9, 1), keras.layers.Dense(2, activation="softmax")
+    model = keras.Sequential([keras.Input((6, 6, 2)), first, point, keras.layers.GlobalMaxPooling2D(), head])
+    x, y = RNG.normal(size=(8, 6, 6, 2)).astype("float32"), np.arange(8) % 2
+    recipes = [CompressionRecipe("float32", sparsity=0.5)]
+    (row,) = compress(model, (x, y), (x, y), folder=tmp_path, recipes=recipes, **QUIET).candidates
+    assert row.note == note
+
+
 def test_ctrl_c_says_how_to_go_on(trained, tmp_path, monkeypatch):
     def press(self, recipe):
         raise KeyboardInterrupt
@@ -209,6 +247,11 @@ def test_another_search_in_the_folder_is_refused(trained, tmp_path):
     search(trained, tmp_path, (FLOAT,))
     with pytest.raises(InputError, match="has the files of another search: epochs was 2 and is 3"):
         search(trained, tmp_path, (FLOAT,), epochs=3)
+    other = keras.models.clone_model(trained)
+    other.set_weights(trained.get_weights())
+    other.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-1))
+    with pytest.raises(InputError, match=r"has the files of another search: loss was .* and is "):
+        search(other, tmp_path, (FLOAT,))
     for damage in ("{", '{"settings": {}, "candidates": {"float32": {}}}'):
         (tmp_path / "compress.json").write_text(damage)
         with pytest.raises(InputError, match=r"compress\.json' cannot be read"):

@@ -251,6 +251,36 @@ def test_each_output_has_its_task():
     np.testing.assert_allclose(logs["distillation_loss"], soft + ((said - guessed) ** 2).mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("loss_weights", [[2.0, 0.25], {"a": 2.0, "b": 0.25}], ids=["list", "dict"])
+def test_the_weight_of_an_output_is_that_of_its_soft_targets_too(loss_weights):
+    def two():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, [layers.Dense(1, name="b")(inputs), layers.Dense(1, name="a")(inputs)][::-1])
+
+    student, teacher = two(), two()
+    model = distill(student, teacher, task="regression", student_loss_weight=0.0)
+    loss = "mse" if isinstance(loss_weights, list) else {"a": "mse", "b": "mse"}
+    model.compile(keras.optimizers.SGD(0.0), [loss, loss] if loss == "mse" else loss, loss_weights)
+    logs = model.fit(X, [Y, Y], batch_size=24, verbose=0).history
+    a, b = (
+        np.mean((ours - theirs) ** 2)
+        for ours, theirs in zip(student.predict(X, verbose=0), teacher.predict(X, verbose=0), strict=True)
+    )
+    np.testing.assert_allclose(logs["loss"], 2 * a + 0.25 * b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_a_teacher_with_the_same_names_in_another_order_is_refused(which):
+    def two(ins, outs):
+        inputs = {name: keras.Input((4,), name=name) for name in "cd"}
+        outputs = {name: layers.Dense(1, name=name)(keras.layers.Add()(list(inputs.values()))) for name in "ab"}
+        return keras.Model([inputs[name] for name in ins], [outputs[name] for name in outs])
+
+    teacher = two("dc", "ab") if which == "input" else two("cd", "ba")
+    with pytest.raises(InputError, match=f"argument `teacher` must be a model with its {which}s in the order"):
+        distill(two("cd", "ab"), teacher, task="regression")
+
+
 def test_what_is_masked_teaches_nothing():
     def tagger(units):
         inputs = keras.Input((5,), dtype="int32")

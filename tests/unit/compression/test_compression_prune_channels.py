@@ -273,6 +273,14 @@ def test_gammas_that_are_not_there_are_named():
         prune_channels(residual_sum(), criterion="bn_gamma")
 
 
+def test_an_initializer_of_one_size_is_in_no_way():
+    words = keras.initializers.Constant(np.arange(12.0).reshape(3, 4))
+    embedding = layers.Embedding(3, 4, embeddings_initializer=words, name="words")
+    model = keras.Sequential([keras.Input((2,)), embedding, layers.Flatten(), layers.Dense(2)])
+    pruned = prune_channels(model)
+    np.testing.assert_array_equal(pruned.get_layer("words").get_weights()[0], [[2, 3], [6, 7], [10, 11]])
+
+
 @pytest.mark.parametrize("model", [keras.Sequential([layers.Dense(2)]), layers.Dense(2), "model"])
 def test_a_model_without_a_graph_is_refused(model):
     with pytest.raises(InputError, match="argument `model` must be a built model with a graph of layers"):

@@ -102,6 +102,8 @@ def test_what_has_no_8_bit_form_is_refused_by_name():
         keras.layers.LayerNormalization(name="odd"),
         keras.layers.Activation("mish", name="odd"),
         keras.layers.Conv2D(3, 3, activity_regularizer="l2", name="odd"),
+        keras.layers.ReLU(activity_regularizer="l2", name="odd"),
+        keras.layers.BatchNormalization(activity_regularizer="l2", name="odd"),
     ):
         with pytest.raises(InputError, match="layer 'odd'"):
             quantize_aware(chain(layer))
