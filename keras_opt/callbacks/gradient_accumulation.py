@@ -184,9 +184,9 @@ def _check_optimizer(model: keras.Model) -> None:
 def _check_regularizers(model: keras.Model, reduction: str) -> None:
     if reduction == "sum":
         check_unregularized(model.trainable_variables)
-    active = layers_with_activity_regularizer(model)
-    taken, fitting = ("sum", "sum") if are_activities_summed() else ("mean", "sum_over_batch_size")
-    if active and (reduction == "sum") != (fitting == "sum"):
+    active, is_summed = layers_with_activity_regularizer(model), are_activities_summed()
+    if active and is_summed != (reduction == "sum"):
+        taken, fitting = ("sum", "sum") if is_summed else ("mean", "sum_over_batch_size")
         raise InputError(
             f"GradientAccumulation: the loss has reduction={reduction!r}, and of the activity_regularizer of layer "
             f"{active[0]!r} Keras takes the {taken} over the batch: no weight of a micro-batch is right for both. "

@@ -36,14 +36,13 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 from keras.src.losses import loss as losses
 
-from keras_opt.core.call_stack import frames
 from keras_opt.core.process_strategy import is_ours, set_ours
 from keras_opt.core.replicas import replica_count, replica_number, this_worker
 from keras_opt.distribute.beginning import Beginning
 from keras_opt.distribute.preflight import check_outside
 from keras_opt.distribute.refusals import check_metrics, check_whole_batch
 from keras_opt.distribute.row_order import in_order
-from keras_opt.training.callers import is_called_by_evaluation
+from keras_opt.training.callers import is_called_by_evaluation, is_predicting
 from keras_opt.training.gradients import agree_on_overflow
 from keras_opt.training.weighed_shares import weigh_first
 
@@ -71,7 +70,7 @@ class _Repaired:
 
     def distribute(self, dataset: Any, options: Any = None) -> Any:
         """In the place of `strategy.experimental_distribute_dataset`."""
-        if _is_predicting() and this_worker(self.strategy).count > 1:
+        if is_predicting() and this_worker(self.strategy).count > 1:
             dataset = in_order(dataset)
         distributed = type(self.strategy).experimental_distribute_dataset(self.strategy, dataset, options)
         self._sources[distributed] = dataset
@@ -234,12 +233,6 @@ def _is_in_our_replica() -> bool:
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------
-
-
-def _is_predicting() -> bool:
-    """Whether it is Keras's `predict` that has data distributed."""
-    names = (frame.f_code.co_name for frame in frames() if frame.f_globals.get("__name__") == trainer.__name__)
-    return next((name for name in names if name in ("fit", "evaluate", "predict")), None) == "predict"
 
 
 def _predict_on_batch(model: keras.Model, x: Any) -> Any:

@@ -18,6 +18,12 @@ def is_called_by_evaluation(model: keras.Model) -> bool:
     return calling is not None and calling.f_code.co_name != "fit"
 
 
+def is_predicting() -> bool:
+    """Whether it is Keras's `predict`, of whichever model, that is calling, and neither `fit` nor `evaluate`."""
+    calling = (frame.f_code.co_name for frame in frames() if _is_of_keras(frame))
+    return next((name for name in calling if name in ("fit", "evaluate", "predict")), None) == "predict"
+
+
 def is_training(model: keras.Model) -> bool:
     """Whether `model.fit` or `model.train_on_batch` is running in this thread."""
     return any(_frames_of(model, "fit", "train_on_batch"))
@@ -26,7 +32,7 @@ def is_training(model: keras.Model) -> bool:
 def running_fits(model: keras.Model) -> Iterator[FrameType]:
     """The frames of Keras's own `fit` of `model` that are running in this thread, the innermost first."""
     for frame in _frames_of(model, "fit"):
-        if frame.f_globals.get("__name__", "").partition(".")[0] == "keras":
+        if _is_of_keras(frame):
             yield frame
 
 
@@ -54,6 +60,10 @@ class Training:
         if callbacks is None:
             return False
         return any(fit.f_locals["callbacks"] is callbacks for fit in running_fits(self._model))
+
+
+def _is_of_keras(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] == "keras"
 
 
 def _frames_of(model: keras.Model, *methods: str) -> Iterator[FrameType]:

@@ -56,8 +56,8 @@ def test_a_model_from_outside_of_the_scope_trains_on_one_replica_and_says_so(our
     model, replicas = watched(outside(), outside(), outside())
     (finding,) = preflight(model)
     assert (finding.name, finding.severity) == ("scope", "warning")
-    said = "was made outside of the scope of the process's strategy: it trains on one device alone"
-    with pytest.warns(UserWarning, match=f"preflight: model {model.name!r} {said}.*unless it is meant so") as told:
+    message = "was made outside of the scope of the process's strategy: it trains on one device alone"
+    with pytest.warns(UserWarning, match=f"preflight: model {model.name!r} {message}.*unless it is meant so") as told:
         model.fit(X, Y, verbose=0)
     assert told[0].filename == __file__
     assert replicas.seen == {1}
