@@ -78,6 +78,8 @@ def arrays(
         columns.append(sample_weights("arrays", columns[1], class_weight))
     layers = _normalization(columns[0], normalize)
     gathers = keras.tree.map_structure(_gather, tuple(columns))
+    # What _gather only refers to.
+    memmaps = [column for column in keras.tree.flatten(columns) if isinstance(column, np.memmap)]
 
     def ordered(seed: int | None) -> tf.data.Dataset:
         positions = tf.data.Dataset.range(count)
@@ -86,11 +88,11 @@ def arrays(
         batches = positions.batch(batch_size).map(
             lambda batch: keras.tree.map_structure(lambda gather: gather(batch), gathers)
         )
-        return batches.prefetch(tf.data.AUTOTUNE).with_options(gathering_is_stateless())
+        dataset = batches.prefetch(tf.data.AUTOTUNE).with_options(gathering_is_stateless())
+        dataset.memmaps = memmaps
+        return dataset
 
     batches = ordered(seed)
-    # What _gather only refers to.
-    batches.memmaps = [column for column in keras.tree.flatten(columns) if isinstance(column, np.memmap)]
     # With a seed always: without, TensorFlow would draw one from its global generator.
     batches.fresh_copy = lambda: ordered(0 if seed is None else seed)
     batches.normalization = layers

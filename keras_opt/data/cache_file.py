@@ -95,7 +95,8 @@ def _fingerprint(paths, shape, recipe):
     digest = hashlib.sha256(f"{shape} {recipe} Pillow {PIL.__version__} TensorFlow {tf.__version__}".encode())
     for path in paths:
         facts = path.stat()
-        digest.update(f"{os.path.abspath(path)} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode())
+        digest.update(os.fsencode(os.path.abspath(path)))  # names may be no UTF-8
+        digest.update(f" {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -103,7 +103,7 @@ def _read_jpegs(paths, places, image_size, channels, *, fancy_upscaling):
     """The images of JPEGs, each decoded at the ratio that has its place in `_RATIOS`."""
     read = _jpeg_reader(tuple(image_size), channels, fancy_upscaling)
     try:
-        return read(tf.constant([os.fspath(path) for path in paths]), tf.constant(places, tf.int32)).numpy()
+        return read(tf.constant([os.fsencode(path) for path in paths]), tf.constant(places, tf.int32)).numpy()
     except tf.errors.OpError:
         return None
 

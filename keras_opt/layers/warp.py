@@ -44,7 +44,8 @@ def resize(
     """What `warp` gives where nothing moves, in operations that TFLite has too."""
     values = images
     if output_size is not None:
-        values = tf.image.resize(images, output_size, interpolation)
+        values = tf.cast(images, "uint8") if images.dtype == tf.bool else images  # masks; it takes numbers only
+        values = tf.image.resize(values, output_size, interpolation)
     if rescale is not None:
         return tf.cast(values, "float32") * rescale
     return tf.cast(tf.round(values) if images.dtype.is_integer else values, images.dtype)

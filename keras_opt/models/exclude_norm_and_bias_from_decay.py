@@ -15,6 +15,7 @@ _NORMS = (
     keras.layers.RMSNormalization,
 )
 _NAMES = ("bias", "beta", "gamma")
+_STATISTICS = ("moving_mean", "moving_variance")
 
 
 def exclude_norm_and_bias_from_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> list[str]:
@@ -24,9 +25,9 @@ def exclude_norm_and_bias_from_decay(optimizer: keras.optimizers.Optimizer, mode
     zero only shifts the outputs, and a gamma that is pulled to zero switches its channel off.
 
     Excluded are the weights of Batch-, Group-, Layer- and RMSNormalization, and of any layer those named bias, beta or
-    gamma. Keras takes exclusions before the optimizer is built, that is before the first `fit`; this one replaces those
-    made before; and no file stores them. To train a loaded model on, load it with `compile=False` and compile it with
-    an optimizer that this was called on.
+    gamma; frozen ones too, which may be unfrozen later. Keras takes exclusions before the optimizer is built, that is
+    before the first `fit`; this one replaces those made before; and no file stores them. To train a loaded model on,
+    load it with `compile=False` and compile it with an optimizer that this was called on.
 
     Args:
         optimizer: A Keras optimizer that was not used yet, with a `weight_decay`. In a loss-scaling or multi-part
@@ -80,8 +81,8 @@ def exclude_norm_and_bias_from_decay(optimizer: keras.optimizers.Optimizer, mode
 def _norms_and_biases(model):
     found = {}
     for layer in all_layers(model):
-        for variable in layer.trainable_variables:
-            if isinstance(layer, _NORMS) or variable.name in _NAMES:
+        for variable in layer.weights:
+            if variable.name in _NAMES or (isinstance(layer, _NORMS) and variable.name not in _STATISTICS):
                 found[id(variable)] = variable
     return list(found.values())
 

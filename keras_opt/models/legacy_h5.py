@@ -29,36 +29,60 @@ _FORMER_KEYS = {
     "kernel_regularizer": (None,),  # of separable convolutions, which have a depthwise and a pointwise one
     "kernel_constraint": (None,),
 }
-_WITHOUT_EFFECT = ("kernel_initializer",)  # of the same: the weights come from the file
+# An initializer of the same, whose weights come from the file, and how random layers drew.
+_WITHOUT_EFFECT = ("kernel_initializer", "rng_type")
+_MODELS = ("Functional", "Model", "Sequential")
+
+
+@keras.saving.register_keras_serializable("keras_opt")
+def hard_sigmoid_of_keras_2(x: Any) -> Any:
+    """What Keras 2 called "hard_sigmoid", with a slope of 1/5; that of Keras 3 has 1/6."""
+    return keras.ops.clip(0.2 * x + 0.5, 0, 1)
 
 
 def load_h5(path: str | os.PathLike, compile: bool) -> keras.Model:
     """Loads a model that `model.save("name.h5")` wrote, in Keras 3 or in TensorFlow 2.x.
 
     Keys that Keras 3 no longer has are dropped where they hold the value by which they change nothing
-    (DepthwiseConv2D's `groups: 1`).
+    (DepthwiseConv2D's `groups: 1`). Nested models, whose calls Keras 2 counted from 1, and its `hard_sigmoid`, which is
+    another function in Keras 3, are taken as they were.
 
     Raises:
-        InputError: The file holds weights only, a key with another value, or an operation that was no layer; named.
+        InputError: The file holds weights only, a key with another value, an operation that was no layer, or a loss,
+            metric or optimizer that Keras 3 cannot read; named.
     """
     with h5py.File(path) as file:
-        config = file.attrs.get("model_config")
+        config, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "2")
     if config is None:
         raise InputError(
             f"{str(path)!r} holds no model, only weights. Build the model and call model.load_weights(path)."
         )
     model_config = json.loads(config)
-    if not _modernise(path, model_config):
-        return keras.models.load_model(path, compile=compile)
+    is_of_keras_2 = not (version.decode() if isinstance(version, bytes) else version).startswith("3")
+    if not _modernise(path, model_config, is_of_keras_2):
+        return _load(path, path, compile)
     with tempfile.TemporaryDirectory(prefix="keras_opt-") as folder:
         copy = Path(shutil.copy(path, folder))
         copy.chmod(0o600)
         with h5py.File(copy, "r+") as file:
             file.attrs["model_config"] = json.dumps(model_config)
+        return _load(path, copy, compile)
+
+
+def _load(path, copy, compile):
+    try:
         return keras.models.load_model(copy, compile=compile)
+    except (TypeError, ValueError) as error:
+        if not compile:
+            raise
+        keras.models.load_model(copy, compile=False)  # raises where it is the model that cannot be read
+        raise InputError(
+            f"{str(path)!r} holds a loss, metric or optimizer that Keras 3 cannot read ({str(error).splitlines()[0]}). "
+            "Give compile=False and compile the model anew."
+        ) from error
 
 
-def _modernise(path, model_config):
+def _modernise(path, model_config, is_of_keras_2):
     """Write the config as Keras 3 does; whether that changed anything."""
     changed = False
     for layer in _layers(model_config):
@@ -69,6 +93,10 @@ def _modernise(path, model_config):
                 "between the layers, and which Keras 3 cannot load. Build the model again with layers "
                 "(keras.layers.Add in place of x + y) and load the weights from this file."
             )
+        if kind.startswith("SpatialDropout"):  # the layers that refuse even `trainable` in Keras 3
+            for key in config.keys() & {"trainable", "noise_shape"}:
+                del config[key]
+                changed = True
         for key in _unknown_keys(kind, config):
             if key not in _WITHOUT_EFFECT and config[key] not in _FORMER_KEYS[key]:
                 raise InputError(
@@ -77,6 +105,12 @@ def _modernise(path, model_config):
                 )
             del config[key]
             changed = True
+        if is_of_keras_2:
+            for key in ("activation", "recurrent_activation"):
+                if config.get(key) == "hard_sigmoid":
+                    config[key] = keras.saving.serialize_keras_object(hard_sigmoid_of_keras_2)
+                    changed = True
+            changed = _count_calls_from_0(config) or changed
         for key in ("input_layers", "output_layers"):
             if _is_one_tensor_in_a_list(config.get(key)):
                 (config[key],) = config[key]
@@ -85,6 +119,31 @@ def _modernise(path, model_config):
             (config["axis"],) = config["axis"]
             changed = True
     return changed
+
+
+def _count_calls_from_0(config):
+    """Number the calls of nested models in a functional config as Keras 3 does; whether that changed anything.
+
+    Keras 3 does so itself where a nested functional model gives an output of the whole.
+    """
+    if "output_layers" not in config:
+        return False
+    kinds = {layer["name"]: layer["class_name"] for layer in config["layers"]}
+    inputs = _tensors([layer["inbound_nodes"] for layer in config["layers"]])
+    counted_from_1 = [tensor for tensor in inputs if kinds.get(tensor[0]) in _MODELS]
+    counted_from_1 += [tensor for tensor in _tensors(config["output_layers"]) if kinds[tensor[0]] == "Sequential"]
+    for tensor in counted_from_1:
+        tensor[1] -= 1
+    return bool(counted_from_1)
+
+
+def _tensors(part):
+    """Each ["name", call, place, ...] in a part of a functional config of Keras 2."""
+    if isinstance(part, dict):
+        part = list(part.values())
+    if not isinstance(part, list):
+        return []
+    return [part] if part and isinstance(part[0], str) else [tensor for each in part for tensor in _tensors(each)]
 
 
 def _is_one_tensor_in_a_list(tensors):

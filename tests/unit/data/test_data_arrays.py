@@ -181,6 +181,13 @@ def test_memmap_lives_as_long_as_a_dataset_made_from_it_and_no_longer(data, coll
     assert alive() is None
 
 
+def test_memmap_lives_as_long_as_a_fresh_copy(data, collect_garbage):
+    x, y = data
+    fresh_copy = arrays(on_disk(x), y).fresh_copy()
+    collect_garbage()
+    assert sum(len(inputs) for inputs, _ in fresh_copy) == COUNT
+
+
 def test_a_dict_of_columns_gives_dicts(data):
     _, y = data
     x = {"age": np.arange(COUNT, dtype=np.float32), "name": np.array([f"n{number}" for number in range(COUNT)])}

@@ -1,5 +1,6 @@
 """A folder from files to `fit`: pixels, labels, split, weights, damaged files, seeds, errors."""
 
+import os
 import re
 import shutil
 
@@ -436,6 +437,18 @@ def test_a_damaged_jpeg_costs_its_batch_no_other_image(tmp_path, decode):
         expected = [10 * number for number in range(24) if number != 5]
         np.testing.assert_allclose(np.sort(found[:, 2, 3, 0].astype(int)), expected, atol=1)
     assert [file.path for file in train.skipped] == [bad]
+
+
+@pytest.mark.parametrize("cache", [None, "images.cache"])
+@pytest.mark.parametrize("decode", ["exact", "fast", "antialiased"])
+def test_a_name_that_is_no_utf_8_is_read_as_any_other(tmp_path, monkeypatch, decode, cache):
+    monkeypatch.chdir(tmp_path)
+    for place in ("a", "b"):
+        (tmp_path / "photos" / place).mkdir(parents=True)
+        Image.new("RGB", (7, 5), (90, 90, 90)).save(tmp_path / "photos" / place / os.fsdecode(b"caf\xe9.jpg"))
+    train, _ = image_folder("photos", (5, 7), decode=decode, cache=cache)
+    assert [len(images) for images, _ in train] == [2]
+    assert train.skipped == []
 
 
 class BreakOff(keras.callbacks.Callback):

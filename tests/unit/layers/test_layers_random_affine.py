@@ -86,6 +86,15 @@ def test_inference_rescales_and_resizes_as_training_does(images, interpolation):
         assert inference.dtype == ("float32" if rescale or images is not IMAGES else "uint8")
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32"])
+def test_masks_of_any_dtype_follow_a_resize_in_inference_as_in_training(dtype):
+    layer, masks = RandomAffine(output_size=(16, 4)), (IMAGES[..., 0] > 99).astype(dtype)
+    inference = layer({"images": IMAGES, "segmentation_masks": masks}, training=False)["segmentation_masks"]
+    training = layer.transform({"images": IMAGES, "segmentation_masks": masks}, KEY)["segmentation_masks"]
+    assert inference.dtype == dtype
+    np.testing.assert_array_equal(inference, training)
+
+
 def test_boxes_follow_a_resize_in_inference():
     layer = RandomAffine(output_size=(16, 30), bounding_box_format="xywh")
     boxes = {"boxes": np.tile([[[1.0, 2, 3, 4]]], (4, 1, 1)), "labels": np.ones((4, 1))}

@@ -35,6 +35,17 @@ def test_only_kernels_shrink(norm):
     assert shrunk(everything, sgd()) == {weight.path for weight in everything.trainable_weights}
 
 
+def test_what_is_frozen_now_does_not_shrink_when_it_is_unfrozen():
+    model, optimizer = mlp([8], (4,), 3), sgd()
+    for layer in model.layers:
+        layer.trainable = False
+    paths = exclude_norm_and_bias_from_decay(optimizer, model)
+    assert paths == ["norm1/gamma", "norm1/beta", "classifier/bias"]
+    for layer in model.layers:
+        layer.trainable = True
+    assert shrunk(model, optimizer) == KERNELS
+
+
 def test_the_optimizers_within_are_meant():
     model = mlp([8], (4,), 3)
     head, rest = sgd(), sgd()

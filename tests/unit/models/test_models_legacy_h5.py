@@ -75,6 +75,68 @@ def test_a_nested_and_a_recurrent_model(old, tmp_path):
         np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
 
 
+def backbone():
+    """A nested model, as in transfer learning."""
+    inputs = tf_keras.Input((4,))
+    return tf_keras.Model(inputs, tf_keras.layers.BatchNormalization()(tf_keras.layers.Dense(4)(inputs)))
+
+
+@pytest.mark.parametrize("make", [backbone, lambda: tf_keras.Sequential([tf_keras.Input((4,)), backbone()])])
+@pytest.mark.parametrize(
+    "outputs_of",
+    [
+        lambda nested, x: tf_keras.layers.Dense(2)(nested(x, training=False)),
+        lambda nested, x: tf_keras.layers.Subtract()([nested(x), nested(nested(x))]),
+        lambda nested, x: [nested(x), tf_keras.layers.Dense(2)(nested(x))],
+    ],
+    ids=["below a head", "called several times", "as an output"],
+)
+def test_a_nested_model_in_a_functional_one(outputs_of, make, tmp_path):
+    inputs = tf_keras.Input((4,))
+    model = tf_keras.Model(inputs, outputs_of(make(), inputs))
+    loaded = keras_opt.load_model(saved(model, tmp_path / "nested.h5"), compile=False)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    for ours, theirs in zip(keras.tree.flatten(loaded(x)), keras.tree.flatten(model(x)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_hard_sigmoid_stays_that_of_keras_2_also_when_it_is_saved_anew(tmp_path):
+    layers = tf_keras.layers
+    cells = layers.GRU(3, recurrent_activation="hard_sigmoid", return_sequences=True)
+    model = tf_keras.Sequential([tf_keras.Input((6, 3)), cells, layers.Dense(2, "hard_sigmoid")])
+    loaded = keras_opt.load_model(saved(model, tmp_path / "old.h5"), compile=False)
+    loaded.save(tmp_path / "new.keras")
+    x = np.random.default_rng(0).normal(size=(5, 6, 3)).astype("float32")
+    for each in (loaded, keras_opt.load_model(tmp_path / "new.keras")):
+        np.testing.assert_allclose(each(x), model(x), atol=1e-6)
+
+
+def test_hard_sigmoid_in_a_file_of_keras_3_is_that_of_keras_3(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "hard_sigmoid")])
+    model.save(tmp_path / "new.h5")
+    loaded = keras_opt.load_model(tmp_path / "new.h5", compile=False)
+    assert loaded.layers[-1].activation is keras.activations.hard_sigmoid
+
+
+def test_random_layers_and_spatial_dropout(tmp_path):
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [tf_keras.Input((8, 8, 3)), layers.RandomFlip(), layers.RandomRotation(0.1), layers.SpatialDropout2D(0.1)]
+    )
+    loaded = keras_opt.load_model(saved(model, tmp_path / "random.h5"), compile=False)
+    np.testing.assert_array_equal(loaded.predict(PIXELS, verbose=0), PIXELS)
+    assert loaded.layers[-1].rate == 0.1
+
+
+def test_a_loss_that_keras_3_cannot_read_is_told_from_a_damaged_file(tmp_path):
+    model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    path = saved(model, tmp_path / "old.h5")
+    with pytest.raises(InputError, match=r"old\.h5' holds a loss, .* cannot read .*mse.* Give compile=False"):
+        keras_opt.load_model(path)
+    assert keras_opt.load_model(path, compile=False).count_params() == 10
+
+
 @pytest.mark.parametrize("key", [{"groups": 2}, {"groups": "1"}])
 def test_a_key_with_another_value_is_refused_by_name(key, old, tmp_path):
     path = changed(saved(old, tmp_path / "old.h5"), "DepthwiseConv2D", **key)
