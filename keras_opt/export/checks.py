@@ -124,7 +124,8 @@ def _check_no_float(tree, operators, types, quantize, layers):
         more = f" and {len(islands) - 3} more" if len(islands) > 3 else ""
         raise InputError(
             f"to_tflite: the {quantize} file computes in float32: {', '.join(islands[:3])}{more}. LiteRT has no "
-            "integer kernel there. Use another layer in that place (ReLU in place of ELU), or quantize='dynamic'."
+            "integer kernel there. Use another layer in that place (ReLU in place of ELU), give token ids an input of "
+            "dtype 'int32' and pixels one of 'float32', or use quantize='dynamic'."
         )
 
 

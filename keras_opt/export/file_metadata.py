@@ -1,6 +1,7 @@
 """What the file of a model says about itself, from the arguments of `to_tflite`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
 
 import keras
 
@@ -40,9 +41,9 @@ def file_metadata(
         received = {"name": metadata.name, "description": metadata.description}
         raise kind_error("to_tflite", "metadata", received, "texts", "Give both as str.")
     names = metadata.labels
-    if not all(isinstance(name, str) and name.splitlines() == [name] for name in names):
-        must_be = "texts of one line each"
-        raise argument_error("to_tflite", "class_names", class_names, must_be, "Take out empty names and line breaks.")
+    if not all(map(is_label, names)):
+        must_be, cure = "texts of one line each", "Take out empty names, line breaks and what is no UTF-8."
+        raise argument_error("to_tflite", "class_names", class_names, must_be, cure)
     counts = [tuple(output.shape)[-1] if len(output.shape) > 1 else 1 for output in model.outputs]
     if class_names is None and not names:
         return metadata, 0
@@ -52,8 +53,13 @@ def file_metadata(
     return metadata, counts.index(len(names))
 
 
+def is_label(name: Any) -> bool:
+    """Whether `name` can be a line of a file of labels; the name of a folder may hold line breaks, and no UTF-8."""
+    return isinstance(name, str) and name.encode(errors="ignore").decode().splitlines() == [name]
+
+
 def _labels(class_names):
-    if isinstance(class_names, str | Mapping) or not isinstance(class_names, Iterable):
+    if isinstance(class_names, str | Mapping | Set) or not isinstance(class_names, Iterable):
         cure = 'Give a list of them, for example ["cat", "dog"].'
         raise kind_error("to_tflite", "class_names", class_names, "a sequence of names", cure)
     return tuple(class_names)

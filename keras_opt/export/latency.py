@@ -52,8 +52,8 @@ def benchmark(
         files: Paths of .tflite files, or one path.
         threads: Threads that one call may use; 1, what a small device has, by default.
         runs: Timed calls of each file.
-        x: Raw inputs whose first row is used, for several inputs a list or dict of them. By default random pixels, and
-            zeros where a file takes whole numbers such as token ids.
+        x: Raw inputs whose first row is used, for several inputs a list or dict of them. By default random
+            zeros and ones, which are pixels and token ids alike, and zeros where a file takes whole numbers.
 
     Returns:
         One `Latency` per file, in the order given: a tuple that prints as a line each.
@@ -95,7 +95,7 @@ def _first_row(x, inputs):
 def _any_row(tensor):
     if tensor.dtype.startswith("int") and not tensor.scale:
         return np.zeros(tensor.shape)
-    return np.random.default_rng(0).integers(0, 256, tensor.shape)
+    return np.random.default_rng(0).integers(0, 2, tensor.shape)
 
 
 def _latency(path, times):

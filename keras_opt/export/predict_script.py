@@ -10,7 +10,7 @@ from keras_opt.data import decode
 
 TEMPLATE = "predict.py.txt"
 PLACE = "# DECODE_IMAGE\n"
-MODEL = "model.tflite"
+MODEL = "MODEL_NAME"
 
 
 def write_predict_script(path: str | os.PathLike, model: str = "model.tflite") -> None:
@@ -23,7 +23,7 @@ def write_predict_script(path: str | os.PathLike, model: str = "model.tflite") -
         model: The name of the .tflite file.
     """
     template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    template = template.replace(MODEL, model)
+    template = template.replace(MODEL, repr(model))
     write_atomic(path, template.replace(PLACE, _functions_of(inspect.getsource(decode))))
 
 

@@ -54,7 +54,7 @@ def write_sidecars(path: str | os.PathLike) -> tuple[Path, ...]:
     written.append(path.with_name(PREPROCESS))
     facts = _preprocessing(path.name, inputs, outputs, metadata.image)
     write_atomic(written[-1], json.dumps(facts, indent=2) + "\n")
-    if metadata.image is not None and len(outputs) == 1 and outputs[0].shape[1:] > (1,):
+    if metadata.image is not None and len(outputs) == 1 and len(outputs[0].shape) == 2 and outputs[0].shape[1] > 1:
         written.append(path.with_name(PREDICT))
         write_predict_script(written[-1], path.name)
     return tuple(written)

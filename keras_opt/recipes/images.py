@@ -11,6 +11,7 @@ from keras_opt.data.fashion_mnist_sample import FASHION_MNIST_CLASSES, load_fash
 from keras_opt.data.folder_index import FolderIndex, index_folder
 from keras_opt.data.image_files import DecodedImages, SkippedFile, decode_files
 from keras_opt.data.stratified_split import check_class_counts, class_counts, stratified_split
+from keras_opt.export.file_metadata import is_label
 from keras_opt.recipes.recipe import SAMPLE, Recipe
 
 
@@ -102,6 +103,12 @@ def _sample(split: str) -> Images:
 
 def _prepare_folder(recipe: Recipe, progress: Progress) -> Prepared:
     index = index_folder(recipe.data)
+    for name in index.class_names:
+        if not is_label(name):
+            raise InputError(
+                f"Class folder {name!r} of {recipe.data!r} cannot be a line of labels.txt: its name holds a line "
+                "break, or bytes that are no UTF-8. Rename it."
+            )
     check_class_counts(index.labels, 2 if recipe.test else 3, index.class_names)
     if recipe.test:
         development, test = np.arange(len(index.labels)), _test_index(recipe, index)

@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_opt.core.errors import InputError
 from keras_opt.data.decode import decode_image
 from keras_opt.export.interpreter import LiteRTModel
 from keras_opt.loading import load_model
+
+ROUNDING = 0.01  # of the probabilities of an integer file
 
 
 class Predictor:
@@ -29,24 +32,24 @@ class Predictor:
         self._call: Callable[[np.ndarray], np.ndarray]
         if suffix == ".tflite":
             file = LiteRTModel(path)
-            self._call, self.class_names, shape = file.predict, file.class_names, file.input.shape
+            self._call, self.class_names = file.predict, file.class_names
+            shape, outputs = file.input.shape, file.output.shape
         else:
             model = load_model(path, compile=False)
-            self._call, shape = (lambda batch: np.asarray(model(batch, training=False))), model.input_shape
-            self.class_names = model.class_names
+            self._call = lambda batch: np.asarray(keras.tree.flatten(model(batch, training=False))[0])
+            self.class_names, shape, outputs = model.class_names, model.input_shape, model.output_shape
         if len(shape) != 4 or shape[3] not in (1, 3) or None in shape[1:]:
             raise InputError(
                 f"Model file {str(path)!r} takes inputs of shape {shape[1:]}, not images of one size. "
                 "Give another model."
             )
         _, self._height, self._width, self._channels = shape
-        outputs = self._call(self._blank()).shape[-1]
-        if outputs == 1:
+        if not isinstance(outputs, tuple) or len(outputs) != 2 or outputs[1] == 1:
             raise InputError(
-                f"Model file {str(path)!r} has one output, not one for each class. "
+                f"Model file {str(path)!r} has outputs of shape {outputs}, not one for each class. "
                 "Give a model that ends in a softmax over its classes."
             )
-        self.class_names = self.class_names or tuple(map(str, range(outputs)))
+        self.class_names = self.class_names or tuple(map(str, range(outputs[1])))
 
     def __call__(self, image: str | os.PathLike) -> np.ndarray:
         """The probability of each class, float32 (classes,).
@@ -58,7 +61,12 @@ class Predictor:
             pixels = decode_image(image, (self._height, self._width), self._channels)
         except (OSError, ValueError) as error:
             raise InputError(f"Image {str(image)!r} cannot be read ({error}). Give a JPEG, PNG, BMP or GIF.") from error
-        return self._call(pixels[np.newaxis])[0]
+        return _probabilities(self._call(pixels[np.newaxis])[0])
 
-    def _blank(self) -> np.ndarray:
-        return np.zeros((1, self._height, self._width, self._channels), np.uint8)
+
+def _probabilities(outputs):
+    """`outputs`, or where they leave [0, 1], as those of a model without a softmax do, their softmax."""
+    if outputs.min() >= -ROUNDING and outputs.max() <= 1 + ROUNDING:
+        return outputs
+    odds = np.exp(outputs - outputs.max())
+    return odds / odds.sum()

@@ -69,6 +69,12 @@ def test_several_inputs_and_whole_numbers(tmp_path):
     assert all(benchmark(path, runs=1, x=x)[0].median_ms > 0 for x in (None, given, [given["tokens"], given["values"]]))
 
 
+def test_token_ids_that_come_as_floats(tmp_path):
+    """Keras's input of an Embedding is float32 by default."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Embedding(5, 2), keras.layers.Flatten()])
+    assert benchmark(to_tflite(model, tmp_path / "model.tflite").path, runs=1)[0].median_ms > 0
+
+
 def test_what_does_not_fit(exports):
     with pytest.raises(InputError, match="`runs` must be an integer of at least 1"):
         benchmark([exports["int8"].path], runs=0)

@@ -99,6 +99,34 @@ def test_a_model_with_one_output(folder, tmp_path):
     assert (done.stdout, done.returncode, "Traceback" in done.stderr) == ("", 1, False)
 
 
+def test_a_model_of_pixels_to_pixels(folder, tmp_path):
+    model = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Conv2D(3, 1, activation="softmax")])
+    to_tflite(model, tmp_path / "model.tflite", "float32")
+    done = run(folder, "--model", tmp_path / "model.tflite", "a.png")
+    assert "the model has several outputs for each class" in done.stderr
+    assert (done.stdout, done.returncode, "Traceback" in done.stderr) == ("", 1, False)
+
+
+def test_logits_become_probabilities(folder, tmp_path):
+    model = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    to_tflite(model, tmp_path / "model.tflite", "float32")
+    done = run(folder, "--csv", "--model", tmp_path / "model.tflite", "a.png")
+    pixels = decode.decode_image(folder / "a.png", (12, 12), 3)
+    expected = keras.ops.softmax(model.predict(pixels[np.newaxis], verbose=0)[0]).numpy()
+    (row,) = csv.DictReader(done.stdout.splitlines())
+    assert row["class"] == f"class {expected.argmax()}"
+    assert float(row["probability"]) == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_any_name_of_a_file_can_stand_in_it(folder, tmp_path):
+    name = 'the "best"\\one.tflite'
+    shutil.copy(folder / "model.tflite", tmp_path / name)
+    shutil.copy(folder / "a.png", tmp_path)
+    write_predict_script(tmp_path / "predict.py", name)
+    done = run(tmp_path, "a.png")
+    assert (done.stdout[:13], done.returncode) == ("a.png: class ", 0), done.stderr
+
+
 def test_it_stands_alone_and_decodes_as_training_does(folder):
     script = (folder / "predict.py").read_text()
     assert inspect.getsource(decode.decode_image) in script

@@ -58,6 +58,12 @@ def test_a_model_of_vectors_has_no_script(tmp_path):
     assert np.isfinite(facts["outputs"][0]["scale"])
 
 
+def test_a_model_of_pixels_to_pixels_has_no_script(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1, activation="softmax")])
+    export = to_tflite(model, tmp_path / "m.tflite")
+    assert [file.name for file in write_sidecars(export.path)] == ["preprocess.json"]
+
+
 def test_a_path_that_is_none(tmp_path):
     with pytest.raises(InputError, match=r"write_sidecars: there is no file .*none\.tflite"):
         write_sidecars(tmp_path / "none.tflite")

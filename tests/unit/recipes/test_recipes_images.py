@@ -1,5 +1,6 @@
 """What a run trains on: splits by class, damaged files named, and no look at a test image before the end."""
 
+import re
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from image_folders import damage, noisy, write_images
 from PIL import Image
 
+from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Progress
 from keras_opt.data import image_files
 from keras_opt.recipes.images import prepare
@@ -195,3 +197,11 @@ def test_the_sample_is_split_and_its_test_images_read_at_the_end(monkeypatch):
 def test_the_sample_has_one_size():
     with pytest.raises(ValueError, match=r"grey images of 28x28 pixels\. Received: image_size=224.*Recipe\.demo"):
         prepare(Recipe(), QUIET)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "caf\udce9"])
+def test_a_class_folder_that_labels_cannot_name_is_refused_before_any_work(name, folder, decoded):
+    next(folder.iterdir()).rename(folder / name)
+    with pytest.raises(InputError, match=re.escape(f"Class folder {name!r} of '{folder}' cannot be a line of labels")):
+        prepare(settings(folder), QUIET)
+    assert not decoded

@@ -6,6 +6,7 @@ import pytest
 from image_folders import noisy
 from PIL import Image
 
+from keras_opt.core.errors import InputError
 from keras_opt.export import to_tflite
 from keras_opt.recipes.prediction import Predictor
 
@@ -51,8 +52,33 @@ def test_a_model_with_one_output_is_refused(tmp_path):
     path = save(tmp_path, keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid"))
     to_tflite(keras.models.load_model(path), tmp_path / "model.tflite", "float32")
     for file in (path, tmp_path / "model.tflite"):
-        with pytest.raises(ValueError, match=r"has one output, not one for each class\. Give a model that ends in"):
+        with pytest.raises(ValueError, match=r"has outputs of shape \(.*, 1\), not one for each class\. Give a"):
             Predictor(file)
+
+
+def test_logits_become_probabilities(tmp_path):
+    path = save(tmp_path, keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3))
+    model = keras.models.load_model(path)
+    to_tflite(model, tmp_path / "model.tflite", "float32")
+    noisy((1, 2, 3)).save(tmp_path / "image.png")
+    expected = keras.ops.softmax(by_hand(model, tmp_path / "image.png", 8))
+    for file in (path, tmp_path / "model.tflite"):
+        np.testing.assert_allclose(Predictor(file)(tmp_path / "image.png"), expected, atol=1e-5)
+
+
+def test_a_dict_of_one_output_is_that_output(tmp_path):
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, {"class": keras.layers.Softmax()(keras.layers.Flatten()(image))}).save(tmp_path / "model.keras")
+    noisy((1, 2, 3)).save(tmp_path / "image.png")
+    assert Predictor(tmp_path / "model.keras")(tmp_path / "image.png").shape == (192,)
+
+
+def test_a_model_whose_outputs_are_no_classes_is_refused(tmp_path):
+    image = keras.Input((8, 8, 3))
+    for outputs in (image * 2, [keras.layers.Flatten()(image), image], {"pixels": image * 2}):
+        keras.Model(image, outputs).save(tmp_path / "model.keras")
+        with pytest.raises(InputError, match=r"has outputs of shape .*, not one for each class"):
+            Predictor(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("shape", [(10,), (8, 8, 4), (None, None, 3)])
