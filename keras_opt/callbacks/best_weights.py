@@ -80,11 +80,12 @@ class BestWeights:
 def _assign(weight: keras.Variable, copies: tuple[tf.Variable, ...], array: np.ndarray) -> bool:
     """Assign `array` to all copies of a weight; say whether its constraint sets numbers in it to zero."""
     value = tf.convert_to_tensor(array)
-    if weight.constraint is not None:
+    is_constrained = weight.constraint is not None and weight.trainable  # a training step leaves the others alone
+    if is_constrained:
         value = tf.convert_to_tensor(weight.constraint(value))
     for copy in copies:
         copy.assign(value)
-    return weight.constraint is not None and bool(((array != 0) & (value.numpy() == 0)).any())
+    return is_constrained and bool(((array != 0) & (value.numpy() == 0)).any())
 
 
 def _load_weights_only(model: keras.Model, filepath: Any) -> None:

@@ -60,8 +60,8 @@ class EarlyStopping(keras.callbacks.Callback):
             instead of a copy in memory. It is whole at any moment, and stays. Default `None`.
 
     Attributes:
-        stopped_because: One sentence on why training stopped, empty if it ran to its end. `history.stop_reason` says
-            either.
+        stopped_because: One sentence on why it stopped training, empty if it did not. `history.stop_reason` says why
+            training ended in any case.
         stopped_epoch, best, best_epoch, wait: As in Keras; epochs count from 0.
 
     Raises:
@@ -118,6 +118,7 @@ class EarlyStopping(keras.callbacks.Callback):
         self._budgets = [leaf for leaf in leaves(self.criterion) if isinstance(leaf, TimeBudget)]
         self._check_restoring(best)
         self._meter: TrainingMeter | None = None
+        self._training: Training | None = None
         self._interrupt = Interrupt(self._on_interrupt)
         self._later: list[keras.callbacks.Callback] = []
         self._reset()
@@ -227,9 +228,9 @@ class EarlyStopping(keras.callbacks.Callback):
             self._stop()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        epochs = (self.params or {}).get("epochs", self._epoch + 1)
-        reason = self._end(f"all {epochs} epochs were run")
+        reason = self._end()
         self._interrupt.disarm()
+        self._training = None
         if self.verbose and (self.stopped_because or self._weights.is_kept):
             stopped = f"Stopped after epoch {self.stopped_epoch + 1}: {reason}." if self.stopped_because else ""
             restored = f"The weights are those of epoch {self.best_epoch + 1}." if self._weights.is_kept else ""
@@ -245,16 +246,22 @@ class EarlyStopping(keras.callbacks.Callback):
         if not self._training.is_running():  # an exception has ended it before
             return
         self.stopped_because = f"interrupted by Ctrl-C in epoch {self._epoch + 1}"
-        self._end(self.stopped_because)
+        self._end()
         self._interrupt.disarm()
 
-    def _end(self, ran_out: str) -> str:
+    def _end(self) -> str:
         """Put the best weights back and tell the history why training ended; return that."""
         if self._weights.is_kept:
             self._warn_of_cut_weights(self._weights.put_back(self.model))
-        reason = self.stopped_because or ran_out
-        if getattr(self.model, "history", None) is not None:
-            self.model.history.stop_reason = reason
+        history = getattr(self.model, "history", None)
+        epochs = (self.params or {}).get("epochs", self._epoch + 1)
+        last = history.epoch[-1] + 1 if getattr(history, "epoch", None) else epochs
+        reason = self.stopped_because or f"all {epochs} epochs were run"
+        if last < epochs and not self.stopped_because:
+            # Another EarlyStopping may have told why.
+            reason = getattr(history, "stop_reason", f"another callback stopped it after epoch {last}")
+        if history is not None:
+            history.stop_reason = reason
         return reason
 
     def _check_directions(self, logs: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from keras_opt.core.random_generators import put_generators_back, state_of_gener
 from keras_opt.core.variable_values import put_values_back, values_of
 from keras_opt.schedules.scaled_schedule import ScaledSchedule
 from keras_opt.training.build import build_without_a_step
+from keras_opt.training.layer_states import layer_states
 
 # What a `fit` sets on a model, and this.
 _SET_ON_MODEL = ("history", "steps_per_execution", "stop_training", "train_function")
@@ -86,7 +87,7 @@ class RangeTest:
         put_generators_back(self._generators)  # preparing the data may have drawn from them
         build_without_a_step(self._model, batch)
         self._generators = state_of_generators()  # building is to draw from them, as in `fit`
-        self._variables = [*self._model.variables, *self._model.optimizer.variables]
+        self._variables = [*self._model.variables, *layer_states(self._model), *self._model.optimizer.variables]
         self._values = values_of(self._variables, self._strategy)
         if self._schedule is None:
             self._rate = self._optimizer.learning_rate

@@ -195,7 +195,8 @@ class _Weight:
     def constrained(self, average: tf.Tensor) -> tf.Tensor:
         """What the weight is when it takes the value of its average."""
         value = tf.cast(average, self.weight.dtype)
-        return value if self.weight.constraint is None else self.weight.constraint(value)
+        is_constrained = self.weight.constraint is not None and self.weight.trainable
+        return self.weight.constraint(value) if is_constrained else value
 
 
 def step_towards(weight: tf.Tensor, average: tf.Tensor, step_size: tf.Tensor) -> tf.Tensor:

@@ -1,13 +1,12 @@
 """Norms of gradients, and ratios of updates to weights, recorded in the compiled step into one ring buffer."""
 
-import threading
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_opt.core.replicas import replica_variable
+from keras_opt.core.replicas import replica_number, replica_variable
 from keras_opt.training.every_nth import every_nth
 from keras_opt.training.gradients import global_norm, norms
 from keras_opt.training.plugin_state import PluginState
@@ -57,8 +56,8 @@ class NormRecorder(StepPlugin):
         self._ring: tf.Variable | None = None
         self._unread: list[Recorded] = []
         self._read_rows = 0
-        # Of the replica that is being traced: what on_gradients leaves for after_update.
-        self._replica = threading.local()
+        # By replica, for they are traced in turns: what on_gradients leaves for after_update.
+        self._seen: dict[int, tuple[list[Any], list[tf.Tensor]]] = {}
 
     def build(self, variables: list[keras.Variable]) -> None:
         self._unread = self.read()  # other variables may be trained from now on, in the middle of a fit
@@ -71,15 +70,14 @@ class NormRecorder(StepPlugin):
 
     def on_gradients(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         if self._ratios:
-            self._replica.seen = gradients, _tensors(variables)
+            self._seen[replica_number()] = gradients, _tensors(variables)
         else:
             every_nth(self._updates, self.every, lambda: self._write(gradients))
 
     def after_update(self, variables: list[keras.Variable]) -> None:
         if not self._ratios:
             return
-        gradients, before = self._replica.seen
-        del self._replica.seen
+        gradients, before = self._seen.pop(replica_number())
 
         def record() -> None:
             changes = [new - old for new, old in zip(_tensors(variables), before, strict=True)]

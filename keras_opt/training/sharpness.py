@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_opt.core.replicas import assign_all, cond, replica_number, sum_over_replicas
 from keras_opt.training.gradients import global_norm, scaled, sum_duplicates, values_of
+from keras_opt.training.layer_states import layer_states
 from keras_opt.training.step_hooks import StepHooks
 from keras_opt.training.step_plugin import StepPlugin
 
@@ -71,7 +72,7 @@ class SharpnessAware(StepPlugin):
         _build(model, data)
         # What the gradients of both passes are scaled by, under a LossScaleOptimizer.
         scale = model.optimizer.scale_loss(1.0)
-        state = model.non_trainable_variables
+        state = model.non_trainable_variables + layer_states(model)
         state_before = _values(state)
 
         with hooks.captured() as received:
@@ -81,7 +82,7 @@ class SharpnessAware(StepPlugin):
         variables, gradients = _ascent(*received[0], scale)
         weights = _values(variables)
         # The first pass has made the metrics' variables, if this is the first step.
-        changed = model.non_trainable_variables + model.metrics_variables
+        changed = model.non_trainable_variables + layer_states(model) + model.metrics_variables
         changed_values = _values(changed)
 
         up = ascended(weights, gradients, self._rho)

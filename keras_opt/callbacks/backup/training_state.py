@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_opt.callbacks.backup.keras_states import load_state_of, state_of
-from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError
 from keras_opt.core.random_generators import put_generators_back, state_of_generators
 from keras_opt.core.replicas import local_replica_count
 from keras_opt.core.variable_values import put_values_back, values_of
+from keras_opt.training.layer_states import layer_states
 
 State = dict[str, Any]
 
@@ -76,9 +76,7 @@ def unbuilt_optimizers(model: keras.Model) -> list[str]:
 
 def _groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
     optimizers = {name: list(optimizer.variables) for name, optimizer in _optimizers(model).items()}
-    # Keras leaves them out of the variables of a model.
-    states = [layer.states for layer in all_layers(model) if getattr(layer, "stateful", False)]
-    groups = {"model": model.variables, "metrics": model.metrics_variables, "states": keras.tree.flatten(states)}
+    groups = {"model": model.variables, "metrics": model.metrics_variables, "states": layer_states(model)}
     return {name: list(variables) for name, variables in groups.items()} | optimizers
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import signal
 import sys
 import threading
@@ -93,6 +94,31 @@ def test_a_fit_that_runs_to_its_end_says_so_in_the_history():
     history = one_dense().fit(*DATA, epochs=2, verbose=0, callbacks=[stop])
     assert stop.stopped_because == ""
     assert history.stop_reason == "all 2 epochs were run"
+
+
+@pytest.mark.parametrize("own_first", [False, True])
+def test_a_fit_that_another_callback_stopped_is_not_said_to_have_run_to_its_end(own_first):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    listed = [EarlyStopping(Target("loss", -1.0)), Stop()]
+    history = one_dense().fit(*DATA, epochs=9, verbose=0, callbacks=listed if own_first else listed[::-1])
+    assert history.stop_reason == "another callback stopped it after epoch 2"
+
+
+@pytest.mark.parametrize("stopping_first", [False, True])
+def test_of_two_the_one_that_stopped_the_fit_says_why(stopping_first):
+    stop = EarlyStopping(Target("loss", 1e9))
+    listed = [stop, EarlyStopping(Target("loss", -1.0))]
+    history = one_dense().fit(*DATA, epochs=9, verbose=0, callbacks=listed if stopping_first else listed[::-1])
+    assert history.stop_reason == stop.stopped_because
+
+
+def test_after_a_fit_it_can_be_pickled():
+    stop = EarlyStopping("loss", patience=1, restore_best_weights=True)
+    one_dense().fit(*DATA, epochs=2, verbose=0, callbacks=[stop])
+    assert pickle.loads(pickle.dumps(stop)).best == stop.best
 
 
 def test_a_second_fit_starts_anew():
@@ -353,6 +379,16 @@ def test_the_best_weights_come_back_also_when_nothing_stopped(place, capsys):
     assert numbers(model) == {2}
     assert (stop.stopped_epoch, stop.wait) == (0, 1)
     assert capsys.readouterr().out == "The weights are those of epoch 2.\n"
+
+
+def test_the_constraint_of_a_frozen_layer_does_not_change_its_weights(place):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_constraint="non_neg")])
+    model.layers[0].trainable = False
+    model.compile("sgd", "mse")
+    model.set_weights([np.full((2, 1), -1.0), np.zeros(1)])
+    stop = EarlyStopping("loss", patience=9, restore_best_weights=True, **place)
+    model.fit(*DATA, epochs=2, verbose=0, callbacks=[stop])
+    np.testing.assert_array_equal(model.get_weights()[0], np.full((2, 1), -1.0))
 
 
 def test_the_optimizer_and_the_seeds_go_on(place):

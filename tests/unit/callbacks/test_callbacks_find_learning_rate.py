@@ -215,6 +215,15 @@ def test_an_error_in_the_middle_leaves_everything_as_it_was():
     assert float(model.optimizer.learning_rate) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_the_memory_of_a_stateful_layer_is_as_it_was():
+    model = keras.Sequential([keras.Input((1, 3), batch_size=4), keras.layers.SimpleRNN(1, stateful=True)])
+    model.compile("sgd", "mse")
+    model.train_on_batch(X[:4, None], Y[:4])
+    before = [state.numpy().tolist() for state in model.layers[0].states]
+    find(model, X[:40, None], Y[:40], batch_size=4)
+    assert [state.numpy().tolist() for state in model.layers[0].states] == before
+
+
 def test_an_interrupt_leaves_everything_as_it_was():
     class Interrupted(Batches):
         def __getitem__(self, index):

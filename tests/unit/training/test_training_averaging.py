@@ -108,6 +108,14 @@ def test_constraints_hold_for_the_averages():
     assert (states[3][0] < 0).any()
 
 
+def test_the_constraint_of_a_frozen_layer_does_not_change_its_weights():
+    model, averager, states = trained()
+    model.layers[0].kernel.constraint = keras.constraints.NonNeg()
+    model.layers[0].trainable = False
+    assert (states[0][0] < 0).any()
+    assert (averages_of(model, averager)[0] < 0).any()
+
+
 def test_a_layer_that_is_trained_later_gets_slow_weights_of_its_own():
     model = oracle_models.build("frozen")
     model.compile(keras.optimizers.SGD(0.1), "mse")

@@ -89,6 +89,20 @@ def test_logs_and_metrics_are_of_the_first_pass():
     assert int(model.metrics[1].variables[0]) == 2  # one batch in the mean
 
 
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_the_memory_of_a_stateful_layer_is_that_after_the_first_pass(run_eagerly):
+    states = []
+    for rho in (None, 0.5):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((2, 1), batch_size=1), keras.layers.SimpleRNN(2, stateful=True)])
+        model.compile("sgd", "mse", run_eagerly=run_eagerly)
+        if rho is not None:
+            StepHooks.of(model).add(sharp(model, rho))
+        model.train_on_batch(np.ones((1, 2, 1)), np.ones((1, 2)))
+        states.append([state.numpy().tolist() for state in model.layers[0].states])
+    assert states[0] == states[1]
+
+
 def test_only_every_interval_th_update_is_made_so():
     model, seen = line(keras.optimizers.SGD(0.0)), Seen()
     found = []
