@@ -23,7 +23,7 @@ from keras_opt.core.quantized_ranges import has_quantized_ranges, written_for_a_
 from keras_opt.core.quiet import captured_output
 from keras_opt.export.converter_child import GRAPH, LOG, MODEL, REASON, ROWS, SETTINGS
 from keras_opt.export.converter_process import CONVERTER, ConverterCrash
-from keras_opt.export.group_norms import in_int8_operations
+from keras_opt.export.int8_norms import in_int8_operations
 from keras_opt.export.model_file import unpack
 from keras_opt.export.own_biases import own_biases
 from keras_opt.export.recurrent_loops import unrolled

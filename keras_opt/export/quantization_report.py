@@ -14,7 +14,7 @@ from keras_opt.core.errors import InputError, argument_error, check_path
 from keras_opt.core.quantized_ranges import has_quantized_ranges
 from keras_opt.export.converter import convert
 from keras_opt.export.file_tensors import inputs_and_outputs, rows_by_input
-from keras_opt.export.group_norms import in_int8_operations
+from keras_opt.export.int8_norms import in_int8_operations
 from keras_opt.export.layer_graph import apart, cuts_between, layers_of, steps
 from keras_opt.export.model_file import unpack
 from keras_opt.export.recurrent_loops import unrolled

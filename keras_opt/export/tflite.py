@@ -60,7 +60,8 @@ def to_tflite(
         quantize: "float32"; "float16", half the size, computes in float32; "dynamic", int8 weights and float
             activations; "int8", all in int8, the fastest and what microcontrollers need; "int16x8", int16 activations
             and int8 weights, slower and closer to float; "int4", four-bit weights and float activations, the smallest
-            (needs `pip install "keras_opt[quantizer]"`). The kinds that compute in integers unroll recurrent layers.
+            (needs `pip install "keras_opt[quantizer]"`). The kinds that compute in integers unroll recurrent layers and
+            write Group-, Layer-, RMS- and UnitNormalization in operations that LiteRT has in integers.
         representative_data: Raw inputs from which "int8" and "int16x8" learn the range of each activation; the other
             kinds are only checked on it. A model of `quantize_aware` or `tfmot_quantize` brings its ranges and needs
             none. One of: an array (rows, *input shape); a list or, by name, a dict of arrays for several inputs; a
