@@ -120,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed, a few seconds a search, writes nothing")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cpu-seconds", type=float, default=600.0, help="of each search")
+    parser.add_argument("--cpu-seconds", type=float, default=200.0, help="of each search")
     arguments = parser.parse_args()
     seeds, cpu_seconds = (1, 10.0) if arguments.quick else (arguments.seeds, arguments.cpu_seconds)
     images, labels = load_fashion_mnist_sample("train")
