@@ -17,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ VALIDATION_IMAGES = 5000  # the last of the 60,000
 LABEL_SMOOTHING = 0.1  # without it some logits grow to hundreds, and no 256 steps hold them with the others
 WITHIN = 0.01
 SAVED = {"latency_ms": "float32's latency / the file's", "gzip_bytes": "float32's gzip bytes / the file's"}
+QUICK = ("float", "PTQ", "native QAT", "TF-MOT QAT")
 NATIVE_AND_TFMOT = (("native QAT", "TF-MOT QAT"),)
 
 
@@ -153,8 +154,8 @@ class Run:
         write_atomic(kept, json.dumps(row))
         return row
 
-    def rows(self, rate: float) -> list[dict[str, Any]]:
-        """The figures of all recipes, the float baseline first."""
+    def rows(self, rate: float, wanted: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The figures of all recipes or of the wanted ones, the float baseline first."""
         gentle, fine = rate / 3, rate / 10  # where weights were lost; where they are only rounded
         thin = ["stem*", "*depthwise*"] if self.name == "mobilenet" else ["stem*"]  # kernels of 9 rows
         anew = BASE + RETRAIN
@@ -219,8 +220,8 @@ class Run:
             "width 0.55, 40% pruned from the start + QAT": lambda: narrow(prune(0.4, anew)),
         }
         rows = []
-        for recipe, make in recipes.items():
-            rows.append({**self.row(recipe, make), "rate": rate})
+        for recipe in wanted or recipes:
+            rows.append({**self.row(recipe, recipes[recipe]), "rate": rate})
             self.advance(f"{self.name} {self.seed}, {recipe}")
         return with_latency(rows)
 
@@ -304,28 +305,29 @@ def load(side: int, images: int | None) -> dict[str, tuple[np.ndarray, np.ndarra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=CLAIM)
-    parser.add_argument("--quick", action="store_true", help="1,000 images, the resnet, one seed; prints only")
+    parser.add_argument("--quick", action="store_true", help="four recipes on 1,000 images and one seed; prints only")
     default = Path(tempfile.gettempdir()) / "keras_opt_compression"
     parser.add_argument("--folder", type=Path, default=default, help="of finished trainings (%(default)s)")
     parser.add_argument("--only", choices=list(SIDES), help="train this network only, and print only")
     parser.add_argument("--seed", type=int, choices=SEEDS, help="this seed only; the committed rows of others stay")
     arguments = parser.parse_args()
-    names, seeds, folder, images = list(SIDES), SEEDS, arguments.folder, None
+    names, seeds, folder, images, rates, wanted = list(SIDES), SEEDS, arguments.folder, None, {}, None
     if arguments.seed is not None:
         seeds = (arguments.seed,)
     if arguments.only:
         names = [arguments.only]
     if arguments.quick:
         names, seeds, folder, images = ["resnet"], SEEDS[:1], Path(tempfile.mkdtemp()), 1000
+        rates, wanted = {"resnet": RATES[-1]}, QUICK
     data = {name: load(SIDES[name], images) for name in names}
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     committed = RESULTS / "compression.json"
     if arguments.seed is not None and committed.exists():
         for row in json.loads(committed.read_text())["rows"]:
             runs.setdefault((row["network"], row["seed"]), []).append(row)
-    rates = {row["network"]: row["rate"] for rows in runs.values() for row in rows}
+            rates[row["network"]] = row["rate"]
     unknown = [name for name in names if name not in rates]
-    trainings = len(unknown) * len(RATES) + len(names) * len(seeds) * 12
+    trainings = len(unknown) * len(RATES) + len(names) * len(seeds) * (len(wanted) if wanted else 12)
     with Progress().stage("trainings", trainings) as stage:
 
         def run(name: str, seed: int) -> Run:
@@ -333,7 +335,7 @@ def main() -> None:
 
         rates |= {name: run(name, SEEDS[0]).best_rate() for name in unknown}
         for seed in seeds:
-            runs |= {(name, seed): run(name, seed).rows(rates[name]) for name in names}
+            runs |= {(name, seed): run(name, seed).rows(rates[name], wanted) for name in names}
     print("network | seed | recipe | test | validation | bytes | gzip | MACs | arena | latency, of float | LSB")
     for rows in runs.values():
         for row in rows:
