@@ -21,6 +21,7 @@ from keras_opt.core.call_stack import users_stacklevel
 from keras_opt.core.errors import InputError
 from keras_opt.core.quantized_ranges import has_quantized_ranges, written_for_a_device
 from keras_opt.core.quiet import captured_output
+from keras_opt.export.bounded_logits import with_bounded_logits
 from keras_opt.export.converter_child import GRAPH, LOG, MODEL, REASON, ROWS, SETTINGS
 from keras_opt.export.converter_process import CONVERTER, ConverterCrash
 from keras_opt.export.int8_norms import in_int8_operations
@@ -55,6 +56,9 @@ def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None
     CONVERTER.start()
     integer = quantize in INTEGER_KINDS
     form = _convertible(model, integer)
+    if integer and rows is not None:
+        rows = [column.astype(input_dtype(tensor)) for column, tensor in zip(rows, model.inputs, strict=True)]
+        form = with_bounded_logits(form, rows) if quantize == "int8" else form
     settings = {
         "optimize": quantize not in ("float32", "int4"),
         "int4": quantize == "int4",
@@ -69,9 +73,7 @@ def convert(model: keras.Model, quantize: str, rows: Sequence[np.ndarray] | None
             _save_graph(form, folder / GRAPH, model.name)
         (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         if integer and rows is not None:
-            np.savez(
-                folder / ROWS, *(_as_given(column, tensor) for column, tensor in zip(rows, model.inputs, strict=True))
-            )
+            np.savez(folder / ROWS, *rows)
         tree = unpack(_converted(folder, model, quantize))
     own_biases(tree)
     return tree
@@ -114,10 +116,6 @@ def _save_graph(model, folder, name):
         ) from error
     except tf.errors.ResourceExhaustedError as error:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent)) from error
-
-
-def _as_given(column, tensor):
-    return column.astype(input_dtype(tensor))
 
 
 def call_on(model: keras.Model, inputs: Sequence[Any]) -> Any:

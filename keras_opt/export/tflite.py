@@ -69,6 +69,8 @@ def to_tflite(
             or rows, each x or (x, y, ...), or a function that returns one; the path of a folder of images, or of a .npy
             or .npz file (arrays named as the inputs, or `x`, and `y`). Of arrays and folders 200 rows spread evenly are
             used, of batches the first 200: give shuffled ones. Show it every class and the full range of raw values.
+            The range of the logits before a softmax is where they change a probability by more than 1e-7, so that few
+            examples with logits of hundreds leave steps fine enough to the others; without the softmax, they do not.
         class_names: One name per output, in order; kept in the file. With several outputs they belong to the first that
             has as many values.
         name: The model's name in the metadata; `model.name` by default.

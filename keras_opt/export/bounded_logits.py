@@ -1,0 +1,113 @@
+"""A range for the logits of a softmax that spends the 256 steps of int8 where they matter."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_opt.core.set_weights import set_weights
+
+MARGIN = 16.0  # exp(-16) = 1e-7: no probability is changed by more
+BATCH = 32
+WORTH_IT = 0.5  # of the range that the logits have
+
+
+def with_bounded_logits(model: keras.Model, rows: Sequence[np.ndarray]) -> keras.Model:
+    """`model`, or where few examples have logits far beyond the others' a copy that bounds them before its softmax.
+
+    The converter takes the smallest and the largest logit of all rows for the ends of a range. One class that is
+    foreseen with a logit of 400, or ruled out with -400, then leaves steps of 3 to all others, which decide in steps
+    of less than 1. A softmax does not need them: of each row
+
+        low = max(smallest, largest - 16)        high = min(largest, second largest + 16)
+
+    hold what changes a probability by more than 1e-7. The range goes from the lowest `low` to the highest `high`; it is
+    taken where it is at most half as wide as the converter's.
+
+    Args:
+        model: A functional or Sequential model. One that cannot be cloned is left as it is.
+        rows: Examples for each input.
+    """
+    heads = dict(_heads(model))
+    if not heads:
+        return model
+    try:
+        linear = _copy(model, dict.fromkeys(heads, keras.activations.linear))
+    except (TypeError, ValueError, NotImplementedError):  # a Lambda layer, an unnamed function as activation
+        return model
+    outputs = _outputs(linear, rows)
+    bounded = {}
+    for name, place in heads.items():
+        low, high = ends(outputs[place])
+        if high - low <= WORTH_IT * (max(outputs[place].max(), 0) - min(outputs[place].min(), 0)):
+            bounded[name] = _BoundedSoftmax(low, high)
+    return _copy(model, bounded) if bounded else model
+
+
+def ends(logits: np.ndarray) -> tuple[float, float]:
+    """The ends of the range that matters to a softmax over the last axis; it holds 0, as an int8 tensor does."""
+    *_, second, largest = np.moveaxis(np.sort(logits, axis=-1), -1, 0)
+    low = np.maximum(logits.min(-1), largest - MARGIN).min()
+    high = max(np.minimum(largest, second + MARGIN).max(), low + MARGIN)
+    return float(min(low, 0)), float(max(high, 0))
+
+
+class _BoundedSoftmax:
+    """A softmax of logits whose range the converter is told."""
+
+    def __init__(self, low: float, high: float):
+        self._ends = low, high
+
+    def __call__(self, logits: Any) -> Any:
+        return keras.ops.softmax(tf.quantization.fake_quant_with_min_max_args(logits, *self._ends))
+
+
+class _Softmax(keras.layers.Softmax):
+    """A softmax that computes something else; with a mask it is left as it is."""
+
+    def __init__(self, activation: Callable[[Any], Any], name: str):
+        super().__init__(name=name)
+        self._activation = activation
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return self._activation(inputs) if mask is None else super().call(inputs, mask)
+
+
+def _heads(model):
+    """The layers that end outputs of the model in a softmax over more than one class, each with the output's place."""
+    makers = {id(layer.output): layer for layer in model.layers if not isinstance(layer, keras.Model)}
+    for place, output in enumerate(model.outputs):
+        layer = makers.get(id(output))
+        if _is_softmax(layer) and output.shape[-1] > 1:
+            yield layer.name, place
+
+
+def _is_softmax(layer):
+    if isinstance(layer, keras.layers.Softmax):
+        return layer.axis == -1
+    return getattr(layer, "activation", None) is keras.activations.softmax
+
+
+def _outputs(model, rows):
+    parts = []
+    for start in range(0, len(rows[0]), BATCH):
+        part = [column[start : start + BATCH] for column in rows]
+        given = part[0] if len(part) == 1 else keras.tree.pack_sequence_as(model.input, part)
+        parts.append(keras.tree.flatten(model(given, training=False)))
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
+
+
+def _copy(model, activations):
+    def clone(layer):
+        if layer.name in activations and isinstance(layer, keras.layers.Softmax):
+            return _Softmax(activations[layer.name], name=layer.name)
+        copy = type(layer).from_config(layer.get_config())
+        if layer.name in activations:
+            copy.activation = activations[layer.name]
+        return copy
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    set_weights(copy, model.get_weights())
+    return copy
