@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_opt.core.set_weights import set_weights
+from keras_opt.export.call_on import call_on
 
 MARGIN = 16.0  # exp(-16) = 1e-7: no probability is changed by more
 BATCH = 32
@@ -94,8 +95,7 @@ def _outputs(model, rows):
     parts = []
     for start in range(0, len(rows[0]), BATCH):
         part = [column[start : start + BATCH] for column in rows]
-        given = part[0] if len(part) == 1 else keras.tree.pack_sequence_as(model.input, part)
-        parts.append(keras.tree.flatten(model(given, training=False)))
+        parts.append(keras.tree.flatten(call_on(model, part)))
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 

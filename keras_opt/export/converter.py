@@ -22,6 +22,7 @@ from keras_opt.core.errors import InputError
 from keras_opt.core.quantized_ranges import has_quantized_ranges, written_for_a_device
 from keras_opt.core.quiet import captured_output
 from keras_opt.export.bounded_logits import with_bounded_logits
+from keras_opt.export.call_on import call_on
 from keras_opt.export.converter_child import GRAPH, LOG, MODEL, REASON, ROWS, SETTINGS
 from keras_opt.export.converter_process import CONVERTER, ConverterCrash
 from keras_opt.export.int8_norms import in_int8_operations
@@ -116,12 +117,6 @@ def _save_graph(model, folder, name):
         ) from error
     except tf.errors.ResourceExhaustedError as error:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent)) from error
-
-
-def call_on(model: keras.Model, inputs: Sequence[Any]) -> Any:
-    """Call `model`, for inference, on one tensor for each of its inputs, in their order."""
-    given = inputs[0] if len(inputs) == 1 else keras.tree.pack_sequence_as(model.input, list(inputs))
-    return model(given, training=False)
 
 
 def input_dtype(tensor: keras.KerasTensor) -> str:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from keras_opt.export.agreement import CLASSIFICATION, Agreement, agreement, check_task
-from keras_opt.export.converter import call_on, float32_policy, input_dtype
+from keras_opt.export.call_on import call_on
+from keras_opt.export.converter import float32_policy, input_dtype
 from keras_opt.export.file_tensors import rows_by_input
 from keras_opt.export.interpreter import LiteRTModel
 from keras_opt.export.names import output_names
