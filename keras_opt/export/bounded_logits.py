@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_opt.core.set_weights import set_weights
 from keras_opt.export.call_on import call_on
+from keras_opt.models.softmax import is_softmax, logit_ends
 
-MARGIN = 16.0  # exp(-16) = 1e-7: no probability is changed by more
 BATCH = 32
 WORTH_IT = 0.5  # of the range that the logits have
 
@@ -18,14 +18,9 @@ WORTH_IT = 0.5  # of the range that the logits have
 def with_bounded_logits(model: keras.Model, rows: Sequence[np.ndarray]) -> keras.Model:
     """`model`, or where few examples have logits far beyond the others' a copy that bounds them before its softmax.
 
-    The converter takes the smallest and the largest logit of all rows for the ends of a range. One class that is
-    foreseen with a logit of 400, or ruled out with -400, then leaves steps of 3 to all others, which decide in steps
-    of less than 1. A softmax does not need them: of each row
-
-        low = max(smallest, largest - 16)        high = min(largest, second largest + 16)
-
-    hold what changes a probability by more than 1e-7. The range goes from the lowest `low` to the highest `high`; it is
-    taken where it is at most half as wide as the converter's.
+    The converter takes the smallest and the largest logit of all rows for the ends of a range, and with them steps that
+    may be too wide for the rows of ordinary logits. The ends that matter (`logit_ends`) are taken where their range is
+    at most half as wide.
 
     Args:
         model: A functional or Sequential model. One that cannot be cloned is left as it is.
@@ -41,18 +36,10 @@ def with_bounded_logits(model: keras.Model, rows: Sequence[np.ndarray]) -> keras
     outputs = _outputs(linear, rows)
     bounded = {}
     for name, place in heads.items():
-        low, high = ends(outputs[place])
+        low, high = map(float, logit_ends(outputs[place]))
         if high - low <= WORTH_IT * (max(outputs[place].max(), 0) - min(outputs[place].min(), 0)):
             bounded[name] = _BoundedSoftmax(low, high)
     return _copy(model, bounded) if bounded else model
-
-
-def ends(logits: np.ndarray) -> tuple[float, float]:
-    """The ends of the range that matters to a softmax over the last axis; it holds 0, as an int8 tensor does."""
-    *_, second, largest = np.moveaxis(np.sort(logits, axis=-1), -1, 0)
-    low = np.maximum(logits.min(-1), largest - MARGIN).min()
-    high = max(np.minimum(largest, second + MARGIN).max(), low + MARGIN)
-    return float(min(low, 0)), float(max(high, 0))
 
 
 class _BoundedSoftmax:
@@ -81,14 +68,8 @@ def _heads(model):
     makers = {id(layer.output): layer for layer in model.layers if not isinstance(layer, keras.Model)}
     for place, output in enumerate(model.outputs):
         layer = makers.get(id(output))
-        if _is_softmax(layer) and output.shape[-1] > 1:
+        if is_softmax(layer) and output.shape[-1] > 1:
             yield layer.name, place
-
-
-def _is_softmax(layer):
-    if isinstance(layer, keras.layers.Softmax):
-        return layer.axis == -1
-    return getattr(layer, "activation", None) is keras.activations.softmax
 
 
 def _outputs(model, rows):

@@ -9,6 +9,7 @@ from keras_opt.layers.rand_augment import RandAugment
 from keras_opt.layers.random_affine import RandomAffine
 from keras_opt.layers.random_crop import RandomCrop
 from keras_opt.models.affine_folding import AVERAGES, IDENTITIES, MAXIMA, SEPARABLE
+from keras_opt.models.softmax import is_softmax
 
 # What only moves values, or drops some: the outputs have the range of the inputs, and nothing is rounded.
 SAME_VALUES = (
@@ -64,7 +65,7 @@ def function_of(operation: Any) -> str | None:
     """The name of the activation function that `operation` is; `None` if it is none that LiteRT has in 8 bits."""
     if type(operation) is keras.layers.ReLU and not operation.negative_slope and not operation.threshold:
         return {None: "relu", 6: "relu6"}.get(operation.max_value)
-    if type(operation) is keras.layers.Softmax and operation.axis == -1:
+    if type(operation) is keras.layers.Softmax and is_softmax(operation):
         return "softmax"
     if type(operation) is keras.layers.Activation:
         return function_name(operation.activation)

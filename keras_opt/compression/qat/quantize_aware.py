@@ -31,8 +31,9 @@ def quantize_aware(model: keras.Model, skip: Sequence[str] = ()) -> keras.Model:
     What is rounded, and how:
       - kernels to -127..127 times a step, which is one for each output channel of a convolution, and one for all of a
         dense or transposed layer; weights keep their float values, and get their gradients straight through;
-      - inputs and whatever a device stores to 256 steps of a range that is observed in training (`QuantizedRange`);
-        outputs of a softmax or sigmoid in inference alone, for the sake of a loss that takes their logarithm;
+      - inputs and whatever a device stores to 256 steps of a range that is observed in training (`QuantizedRange`), of
+        the logits before a softmax where they change a probability by more than 1e-7; outputs of a softmax or sigmoid
+        in inference alone, for the sake of a loss that takes their logarithm;
       - BatchNormalization behind a linear layer, with a max-pooling between them too, is folded into the kernel for its
         rounding; it stays live, and learns its statistics as before (`QuantizedKernel`). Any other is a depthwise
         convolution of one pixel, as is Normalization, and Rescaling unless the kernel behind takes it in, which one

@@ -150,7 +150,8 @@ class _Rewriting:
         outputs = unit(value.tensor, value.step)
         if function in (*RECTIFIERS, "linear"):
             return self._store(outputs, chain.last, goes_on=chain.goes_on)
-        return self._curve(function, self._round(outputs, f"{name}_linear_range").tensor, name)
+        rounded = self._round(outputs, f"{name}_linear_range", before_softmax=function == "softmax")
+        return self._curve(function, rounded.tensor, name)
 
     def _units(self, layer, chain):
         """The 8-bit forms of the linear layers in `layer`, the last with the chain."""
@@ -302,19 +303,23 @@ class _Rewriting:
         following = self._next(name)
         if goes_on or (limits is None and following is not None and shares_a_range(following)):
             return self._note(_Stored(tensor, rounded=False))  # but later
-        return self._round(tensor, name if name in self._outputs else f"{name}_range", limits).tensor
+        before_softmax = limits is None and function_of(following) == "softmax"
+        return self._round(tensor, name if name in self._outputs else f"{name}_range", limits, before_softmax).tensor
 
-    def _round(self, tensor, name, limits=None):
-        layer = self._new_range(name, limits)
+    def _round(self, tensor, name, limits=None, before_softmax=False):
+        before_softmax = before_softmax and tensor.shape[-1] > 1
+        layer = self._new_range(name, limits, before_softmax)
         rounded, step = layer(tensor)
         self._note(_Stored(rounded, layer, step))
         return self._stored[id(rounded)]
 
-    def _new_range(self, name, limits=None):
+    def _new_range(self, name, limits=None, before_softmax=False):
         count = self._ranges[name] = self._ranges.get(name, 0) + 1
         is_probability = limits is not None and name in self._outputs
         full_name = name if count == 1 else f"{name}_{count}"
-        return QuantizedRange(limits=limits, inference_only=is_probability, name=full_name)
+        return QuantizedRange(
+            limits=limits, inference_only=is_probability, before_softmax=before_softmax, name=full_name
+        )
 
     def _note(self, stored):
         self._stored[id(stored.tensor)] = stored

@@ -7,6 +7,7 @@ import keras
 from keras_opt.compression.qat.fake_quant import STEPS, fake_quant, fake_quant_means, grid
 from keras_opt.core.quantized_ranges import is_written_for_a_device
 from keras_opt.core.replicas import least_over_replicas
+from keras_opt.models.softmax import logit_ends
 
 
 @keras.saving.register_keras_serializable("keras_opt")
@@ -26,6 +27,8 @@ class QuantizedRange(keras.Layer):
         limits: The two ends where they are known, as those of a softmax; `None` observes.
         inference_only: Whether training goes on with what is not rounded: with probabilities that a loss takes the
             logarithm of. One below 1/512 would be 0, and its example give no gradient.
+        before_softmax: Whether what is rounded goes into a softmax alone. Few logits far beyond the others then do not
+            widen the range: min and max above are those of `logit_ends`.
 
     Call arguments:
         inputs: What to round.
@@ -46,12 +49,14 @@ class QuantizedRange(keras.Layer):
         momentum: float = 0.99,
         limits: tuple[float, float] | None = None,
         inference_only: bool = False,
+        before_softmax: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.momentum = momentum
         self.limits = limits
         self.inference_only = inference_only
+        self.before_softmax = before_softmax
 
     def build(self, input_shape: Any) -> None:
         def variable(name):
@@ -93,8 +98,9 @@ class QuantizedRange(keras.Layer):
         if self.limits is not None:
             return self.limits
         ops = keras.ops
-        low = ops.min(ops.stack([ops.min(ops.stop_gradient(tensor)) for tensor in tensors]))
-        high = ops.max(ops.stack([ops.max(ops.stop_gradient(tensor)) for tensor in tensors]))
+        ends = logit_ends if self.before_softmax else _extremes
+        lows, highs = zip(*(ends(ops.stop_gradient(tensor)) for tensor in tensors), strict=True)
+        low, high = ops.min(ops.stack(lows)), ops.max(ops.stack(highs))
         if not observe:
             return ops.cond(self.batches > 0, lambda: (self.low.value, self.high.value), lambda: grid(low, high))
         low, high = ops.unstack(least_over_replicas(ops.stack([low, -high])) * [1.0, -1.0])
@@ -108,5 +114,9 @@ class QuantizedRange(keras.Layer):
         return low, high
 
     def get_config(self) -> dict[str, Any]:
-        own = {"momentum": self.momentum, "limits": self.limits, "inference_only": self.inference_only}
-        return {**super().get_config(), **own}
+        names = ("momentum", "limits", "inference_only", "before_softmax")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _extremes(tensor):
+    return keras.ops.min(tensor), keras.ops.max(tensor)

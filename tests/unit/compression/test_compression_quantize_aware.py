@@ -68,6 +68,28 @@ def test_every_kind_of_layer_computes_what_it_did(layers):
     assert near(chain(*layers))
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        [keras.layers.Dense(4, activation="softmax")],
+        [keras.layers.Dense(4), keras.layers.Activation("softmax")],
+        [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Softmax()],
+    ],
+    ids=["dense", "activation", "norm"],
+)
+def test_few_examples_with_huge_logits_do_not_take_the_steps_of_the_others(head):
+    model = chain(*head, shape=(1024,))
+    kernel = RNG.normal(size=(1024, 4)) / 4
+    model.layers[0].set_weights([kernel, np.zeros(4)])
+    ordinary = RNG.uniform(-1, 1, size=(300, 1024)).astype("float32")
+    sure = np.sign(kernel[:, :1] - kernel[:, 1:]).T.astype("float32")  # logits of +-200
+    copy = quantize_aware(model)
+    for layer in copy.layers:
+        layer.trainable = not isinstance(layer, QuantizedKernel)  # its statistics stay
+    observed(copy, np.concatenate([ordinary, sure]))
+    assert np.abs(model(ordinary) - copy(ordinary)).max() < 0.1
+
+
 def test_graphs_keep_names_structures_and_shared_layers():
     first, second = keras.Input((6, 6, 2), name="first"), keras.Input((6, 6, 2), name="second")
     shared = keras.layers.Conv2D(4, 3, activation="relu", name="shared")

@@ -60,6 +60,15 @@ def test_tensors_share_a_range_and_fixed_limits_hold():
     assert layer.weights == []
 
 
+def test_before_a_softmax_few_huge_logits_do_not_widen_the_range():
+    logits = np.array([[1.0, -2.0, 3.0], [400.0, -400.0, 0.0]], "float32")
+    layer = QuantizedRange(before_softmax=True)
+    tf.function(lambda: layer(logits, training=True), jit_compile=True)()
+    assert means(layer) == (-2, 16)
+    copy = QuantizedRange.from_config(layer.get_config())
+    assert copy.before_softmax
+
+
 def test_the_gradient_is_one_inside_and_zero_outside():
     layer = QuantizedRange()
     layer(np.array([[-1.0, 1.0]]), training=True)
