@@ -25,8 +25,15 @@ def grid(low: Any, high: Any) -> tuple[Any, Any]:
         return ops.maximum(high / ops.maximum(STEPS - zero, 1.0), -low / ops.maximum(zero, 1.0))
 
     zero = ops.floor(-STEPS * low / (high - low))
-    zero = ops.where(step(zero + 1) < step(zero), zero + 1, zero)
+    above = ops.minimum(zero + 1, STEPS)
+    zero = ops.where(step(above) < step(zero), above, zero)
     return -zero * step(zero), (STEPS - zero) * step(zero)
+
+
+def step_of(low: Any, high: Any) -> Any:
+    """The step between two values of a `grid`, to the bit as in a file: the converter divides in float64."""
+    low, high = (tf.cast(end, tf.float64) for end in (low, high))
+    return tf.cast((high - low) / STEPS, tf.float32)
 
 
 def fake_quant(values: Any, low: Any, high: Any) -> Any:

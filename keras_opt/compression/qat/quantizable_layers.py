@@ -78,6 +78,12 @@ def function_name(function: Any) -> str | None:
     return name if name in CURVES and keras.activations.get(name) is function else None
 
 
+def is_plain(layer: keras.Layer) -> bool:
+    """Whether `layer` has nothing beside its kernels and bias (LoRA, say)."""
+    kernels = 2 if type(layer) in SEPARABLE else 1
+    return len(layer.weights) == kernels + layer.use_bias
+
+
 def parts(layer: keras.Layer) -> list[tuple[keras.Layer, list[np.ndarray]]]:
     """The linear layers that `layer` consists of, with their weights: two for a separable convolution."""
     config = {**layer.get_config(), "activation": "linear", "dtype": "float32"}

@@ -24,9 +24,12 @@ def quantize_aware(model: keras.Model, skip: Sequence[str] = ()) -> keras.Model:
         model = quantize_aware(trained)    model.compile(...)    model.fit(...)    to_tflite(model, path, "int8")
 
     The file needs no representative data, and `model.predict` says what it will answer: kernels, biases and stored
-    tensors are rounded to the values that the file has. In LiteRT's XNNPACK kernels about one stored value in 100,000
-    differs, by one step; the reference kernels round twice, and one in 200 does. A softmax makes several steps of one
-    that falls on a logit.
+    tensors are rounded to the values that the file has, and sums of products are brought from whole numbers to the next
+    step as LiteRT's XNNPACK kernels do it. So the answers of a network of convolutions, dense layers, norms,
+    rectifiers, sums, products and poolings are those of the file to the bit, but for a global average that falls
+    half-way between two steps, once in some 100,000 values. LeakyReLU, and a rectifier that is no part of the operation
+    before it, are one step aside for one value in 20. The reference kernels, which TFLite Micro has, round twice: one
+    stored value in 200 differs by a step, and a deep network makes more of it.
 
     What is rounded, and how:
       - kernels to -127..127 times a step, which is one for each output channel of a convolution, and one for all of a

@@ -5,7 +5,12 @@ from typing import Any
 import keras
 
 from keras_opt.compression.qat.fake_quant import fake_quant_kernel
-from keras_opt.compression.qat.quantized_kernel import linear, rounded_bias, scale_and_shift, serialized
+from keras_opt.compression.qat.quantized_kernel import (
+    device_linear,
+    rounded_bias,
+    scale_and_shift,
+    serialized,
+)
 
 KINDS = (keras.layers.BatchNormalization, keras.layers.Normalization, keras.layers.Rescaling)
 
@@ -18,7 +23,7 @@ class QuantizedAffine(keras.Layer):
         layer: A BatchNormalization, Normalization or Rescaling that works on the last axis.
         activation: `None`, `"relu"` or `"relu6"`.
 
-    Call arguments: as those of `QuantizedKernel`.
+    Call arguments and what is returned: as those of `QuantizedKernel`.
     """
 
     def __init__(self, layer: keras.Layer, activation: str | None = None, **kwargs: Any):
@@ -32,16 +37,20 @@ class QuantizedAffine(keras.Layer):
         self.layer.build(input_shape)
 
     def call(self, inputs: Any, step: Any = None, training: bool = False) -> Any:
-        if training and isinstance(self.layer, keras.layers.BatchNormalization):
-            return self._activate(self.layer(inputs, training=True))
         ops, added = keras.ops, list(range(1, 5 - len(inputs.shape)))
         scale, shift = _scale_and_shift(self.layer, inputs.shape[-1])
         kernel, kernel_step = fake_quant_kernel(ops.reshape(scale, (1, 1, 1, -1)), per_channel=True)
-        if step is not None:
-            shift = rounded_bias(shift, step * kernel_step)
-        pixels = ops.expand_dims(inputs, added) if added else inputs
-        outputs = self._activate(linear(self._depthwise, pixels, ops.reshape(kernel, (1, 1, -1, 1)), shift))
-        return ops.squeeze(outputs, added) if added else outputs
+        unit = None if step is None else step * kernel_step
+        if training and isinstance(self.layer, keras.layers.BatchNormalization):
+            outputs = self.layer(inputs, training=True)
+        else:
+            shift = shift if step is None else rounded_bias(shift, unit)
+            pixels = ops.expand_dims(inputs, added) if added else inputs
+            kernel, spread = (ops.reshape(each, (1, 1, -1, 1)) for each in (kernel, kernel_step))
+            outputs = device_linear(self._depthwise, pixels, kernel, shift, step, kernel_step, spread)
+            outputs = ops.squeeze(outputs, added) if added else outputs
+        outputs = self._activate(outputs)
+        return outputs if step is None else [outputs, unit]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer": serialized(self.layer), "activation": self.activation}

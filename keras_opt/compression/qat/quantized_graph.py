@@ -1,6 +1,7 @@
 """The graph of a model, call by call, with 8-bit kernels and a range wherever a device stores a tensor."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,6 +24,7 @@ from keras_opt.compression.qat.quantizable_layers import (
     function_of,
     hard_silu,
     is_elementwise,
+    is_plain,
     parts,
     shares_a_range,
 )
@@ -31,7 +33,7 @@ from keras_opt.compression.qat.quantized_kernel import QuantizedKernel
 from keras_opt.compression.qat.quantized_range import QuantizedRange
 from keras_opt.core.errors import InputError
 from keras_opt.core.set_weights import set_weights
-from keras_opt.models.affine_folding import IDENTITIES
+from keras_opt.models.affine_folding import AVERAGES, IDENTITIES
 from keras_opt.models.graph import calls, functional, has_graph, output_names
 
 
@@ -76,6 +78,7 @@ class _Rewriting:
         self._sources = calls(model)
         self._outputs = output_names(model)
         self._stored: dict[int, _Stored] = {}
+        self._addends: dict[int, list] = {}
         self._absorbed: set[str] = set()
         self._rescalings: dict[str, keras.layers.Rescaling] = {}
         self._made: dict[str, Any] = {}
@@ -120,7 +123,7 @@ class _Rewriting:
         if kind in quantized_kernel.KINDS or kind in SEPARABLE:
             # Of a transposed convolution that is called twice the converter would round the kernel again.
             is_rounded_again = kind is keras.layers.Conv2DTranspose and self._is_shared(operation.name)
-            is_known = function_name(operation.activation) and _is_plain(operation) and not is_rounded_again
+            is_known = function_name(operation.activation) and is_plain(operation) and not is_rounded_again
             return self._kernel if is_known else None
         if kind in quantized_affine.KINDS:
             return self._affine if quantized_affine.fits(operation) else None
@@ -146,12 +149,12 @@ class _Rewriting:
         *firsts, unit = self._once(name, lambda: self._units(layer, chain))
         value = inputs[0]
         for first in firsts:
-            value = self._round(first(value.tensor, value.step), f"{first.layer.name}_range")
-        outputs = unit(value.tensor, value.step)
+            value = self._round(self._linear(first, value), f"{first.layer.name}_range")
+        outputs = self._linear(unit, value)
         if function in (*RECTIFIERS, "linear"):
             return self._store(outputs, chain.last, goes_on=chain.goes_on)
         rounded = self._round(outputs, f"{name}_linear_range", before_softmax=function == "softmax")
-        return self._curve(function, rounded.tensor, name)
+        return self._curve(function, rounded, name)
 
     def _units(self, layer, chain):
         """The 8-bit forms of the linear layers in `layer`, the last with the chain."""
@@ -182,28 +185,28 @@ class _Rewriting:
             self._weights.append((copy, layer.get_weights()))
             return QuantizedAffine(copy, chain.activation, name=f"quantized_{layer.name}")
 
-        return self._store(self._once(layer.name, make)(value.tensor, value.step), chain.last, goes_on=chain.goes_on)
+        return self._store(self._linear(self._once(layer.name, make), value), chain.last, goes_on=chain.goes_on)
 
     def _function(self, operation, inputs, call):
         function = function_of(operation)
         if function == "linear":
             return self._same_values(operation, inputs, call)
-        return self._curve(function, inputs[0].tensor, operation.name)
+        return self._curve(function, inputs[0], operation.name)
 
-    def _curve(self, function, x, name):
-        chain = _Chain(name)
-        if function == "silu":
-            gate = self._round(self._activation("sigmoid", x, name), f"{name}_gate", LIMITS["sigmoid"])
-            product = self._once(f"{name}_silu", lambda: keras.layers.Multiply(dtype="float32", name=f"{name}_silu"))
-            outputs, chain = product([x, gate.tensor]), self._chain(name)
-            if chain.activation:
-                outputs = self._activation(chain.activation, outputs, name)
-        else:
-            outputs = self._activation(function, x, name)
-        return self._store(outputs, chain.last, LIMITS.get(function), chain.goes_on)
+    def _curve(self, function, value, name):
+        if function != "silu":
+            return self._store(self._activation(function, value.tensor, name), name, LIMITS.get(function))
+        gate = self._round(self._activation("sigmoid", value.tensor, name), f"{name}_gate", LIMITS["sigmoid"])
+        product = self._once(f"{name}_silu", lambda: keras.layers.Multiply(dtype="float32", name=f"{name}_silu"))
+        outputs = self._made_of(product([value.tensor, gate.tensor]), product, (value, gate))
+        return self._rectified(outputs, self._chain(name), name)
 
     def _own_range(self, operation, inputs, call):
-        return self._store(call(self._copy(operation)), operation.name)
+        outputs, value = call(self._copy(operation)), inputs[0]
+        sizes = value.tensor.shape[1:-1]
+        if type(operation) in AVERAGES and value.step is not None and None not in sizes:
+            self._addends[id(outputs)] = [[outputs, self._times(1 / math.prod(sizes), value.step, operation.name)]]
+        return self._store(outputs, operation.name)
 
     def _same_values(self, operation, inputs, call):
         outputs = call(self._copy(operation, rounded=False))
@@ -222,21 +225,20 @@ class _Rewriting:
     def _elementwise(self, operation, inputs, call):
         name, chain = operation.name, self._chain(operation.name)
         if len(inputs) <= 2:
-            outputs = call(self._copy(operation))
+            outputs = self._made_of(call(self._copy(operation)), operation, inputs)
         else:  # a device takes two tensors at a time, and stores what it makes of them
-            outputs = inputs[0].tensor
-            for number, value in enumerate(inputs[1:], start=2):
+            value = inputs[0]
+            for number, other in enumerate(inputs[1:], start=2):
                 copy = self._once(f"{name}_{number}", functools.partial(_copy, operation, f"{name}_{number}"))
-                outputs = copy([outputs, value.tensor])
+                outputs = self._made_of(copy([value.tensor, other.tensor]), operation, (value, other))
                 if number < len(inputs):
-                    outputs = self._round(outputs, f"{name}_{number}_range").tensor
-        if chain.activation:
-            outputs = self._activation(chain.activation, outputs, name)
-        return self._store(outputs, chain.last, goes_on=chain.goes_on)
+                    value = self._round(outputs, f"{name}_{number}_range")
+        return self._rectified(outputs, chain, name)
 
     def _one_range(self, operation, inputs, call):
         shared = self._new_range(f"{operation.name}_range")
-        rounded, step = shared([self._free(value, f"{operation.name}_{number}") for number, value in enumerate(inputs)])
+        tensors = [self._free(value, f"{operation.name}_{number}") for number, value in enumerate(inputs)]
+        rounded, step = shared(tensors, addends=[self._addends.get(id(tensor)) for tensor in tensors])
         outputs = self._copy(operation, rounded=False)(rounded)
         return self._note(_Stored(outputs, shared, step))
 
@@ -247,7 +249,36 @@ class _Rewriting:
         if not value.rounded:
             return value.tensor
         identity = keras.layers.Rescaling(1.0, dtype="float32", name=f"{name}_identity")
-        return self._once(name, lambda: QuantizedAffine(identity, name=f"{name}_rescaled"))(value.tensor, value.step)
+        return self._linear(self._once(name, lambda: QuantizedAffine(identity, name=f"{name}_rescaled")), value)
+
+    def _linear(self, layer, value):
+        """Call an 8-bit layer."""
+        if value.step is None:
+            return layer(value.tensor)
+        outputs, unit = layer(value.tensor, value.step)
+        self._addends[id(outputs)] = [[outputs, unit]]
+        return outputs
+
+    def _made_of(self, outputs, operation, inputs):
+        """`outputs`, of which is noted how `operation` makes them, unless one of two inputs is a constant."""
+        if len(inputs) == 2 and all(value.step is not None for value in inputs):
+            (one, step), (other, other_step) = ((value.tensor, value.step) for value in inputs)
+            if type(operation).__name__ == "Multiply":
+                self._addends[id(outputs)] = [[outputs, step, other_step]]
+            else:
+                subtracts = type(operation).__name__ == "Subtract"
+                unit = self._times(-1.0, other_step, operation.name) if subtracts else other_step
+                self._addends[id(outputs)] = [[one, step], [other, unit]]
+        return outputs
+
+    def _rectified(self, outputs, chain, name):
+        """Store `outputs` with the rectifier of the chain, whose 0 is an end of their range if they have their own."""
+        addends = self._addends.get(id(outputs))
+        if chain.activation:
+            outputs = self._activation(chain.activation, outputs, name)
+            if addends and not shares_a_range(self._next(chain.last)):
+                self._addends[id(outputs)] = addends
+        return self._store(outputs, chain.last, goes_on=chain.goes_on)
 
     def _chain(self, name, pooling=False):
         """What follows the layer and goes into the same operation: a norm, with `pooling` behind one, a rectifier."""
@@ -309,7 +340,8 @@ class _Rewriting:
     def _round(self, tensor, name, limits=None, before_softmax=False):
         before_softmax = before_softmax and tensor.shape[-1] > 1
         layer = self._new_range(name, limits, before_softmax)
-        rounded, step = layer(tensor)
+        addends = self._addends.get(id(tensor))
+        rounded, step = layer(tensor) if addends is None else layer(tensor, addends=[addends])
         self._note(_Stored(rounded, layer, step))
         return self._stored[id(rounded)]
 
@@ -337,6 +369,10 @@ class _Rewriting:
 
         return self._once(operation.name, make)
 
+    def _times(self, factor, step, name):
+        name = f"{name}_unit"
+        return self._once(name, lambda: keras.layers.Rescaling(factor, dtype="float32", name=name))(step)
+
     def _activation(self, function, x, name):
         name = f"{name}_{function}"
         form = hard_silu if function == "hard_silu" else function
@@ -350,12 +386,6 @@ class _Rewriting:
 
     def _is_skipped(self, operation):
         return any(fnmatchcase(operation.name, pattern) for pattern in self._skip)
-
-
-def _is_plain(layer):
-    """Whether `layer` has nothing beside its kernels and bias (LoRA, say)."""
-    kernels = 2 if type(layer) in SEPARABLE else 1
-    return len(layer.weights) == kernels + layer.use_bias
 
 
 def _is_norm(operation):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_opt.compression.qat.fake_quant import fake_quant_kernel, nearest, straight_through
+from keras_opt.core.quantized_ranges import is_written_for_a_device
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D)
@@ -30,6 +31,11 @@ class QuantizedKernel(keras.Layer):
     each channel, that of a dense or transposed layer one step, which is what the converter takes; that of a
     shared dense layer it rounds by channel.
 
+    At inference with a known step the products are summed up as on a device, in whole numbers, which float32 holds
+    exactly to 2^24:
+
+        outputs = (layer(inputs / step; kernel / kernel_step) + bias / unit) * unit        unit = step * kernel_step
+
     Args:
         layer: A linear Dense, Conv1D, Conv2D, DepthwiseConv1D, DepthwiseConv2D or Conv2DTranspose.
         norm: A BatchNormalization of the last axis, or `None`.
@@ -42,6 +48,8 @@ class QuantizedKernel(keras.Layer):
     Call arguments:
         inputs: The layer's inputs, already rounded.
         step: The step between two values of `inputs`. If given, the bias is rounded to int32 as on a device.
+
+    Returns: The outputs; with a `step` a list of the outputs and their unit, one number or one for each channel.
 
     Source: B. Jacob et al., 2018, section 3.2; R. Krishnamoorthi, 2018, "Quantizing deep convolutional networks for
         efficient inference", section 3.2.
@@ -77,15 +85,21 @@ class QuantizedKernel(keras.Layer):
             self.norm.build(shape)
 
     def call(self, inputs: Any, step: Any = None, training: bool = False) -> Any:
-        if not training:
-            return self._pool(self._activate(linear(self.layer, inputs, *self.device_weights(step))))
-        bias = self.layer.bias if self.layer.use_bias else None
-        inputs = inputs if self.rescaling is None else self.rescaling(inputs)
-        outputs = self._pool(linear(self.layer, inputs, self._training_kernel(), bias))
-        return self._activate(outputs if self.norm is None else self.norm(outputs, training=True))
+        if training:
+            bias = self.layer.bias if self.layer.use_bias else None
+            inputs = inputs if self.rescaling is None else self.rescaling(inputs)
+            kernel, kernel_step = self._training_kernel()
+            outputs = self._pool(linear(self.layer, inputs, kernel, bias))
+            outputs = self._activate(outputs if self.norm is None else self.norm(outputs, training=True))
+        else:
+            kernel, kernel_step, bias = self.device_weights(step)
+            spread = self._by_output(kernel_step) if len(kernel_step.shape) else kernel_step
+            outputs = device_linear(self.layer, inputs, kernel, bias, step, kernel_step, spread)
+            outputs = self._pool(self._activate(outputs))
+        return outputs if step is None else [outputs, step * kernel_step]
 
-    def device_weights(self, step: Any = None) -> tuple[Any, Any]:
-        """The kernel and the bias, or `None`, as a device holds them: with the norm in them, and rounded."""
+    def device_weights(self, step: Any = None) -> tuple[Any, Any, Any]:
+        """The kernel, its step and the bias, or `None`, as a device holds them: with the norm in them, and rounded."""
         kernel, bias = self._kernel(), self.layer.bias if self.layer.use_bias else None
         if self.norm is not None:
             scale, shift = scale_and_shift(self.norm)
@@ -102,18 +116,18 @@ class QuantizedKernel(keras.Layer):
             bias = shift if bias is None else bias + shift
         if step is not None and bias is not None:
             bias = rounded_bias(bias, step * kernel_step)
-        return kernel, bias
+        return kernel, kernel_step, bias
 
     def _training_kernel(self):
-        """The kernel with the rounding that it will have on a device, and the gradient of one without."""
+        """The kernel with the rounding that it will have on a device, and the gradient of one without; and its step."""
         ops, kernel, scale = keras.ops, self._kernel(), 1.0
         if self.norm is not None:
             scale, _ = scale_and_shift(self.norm)
             scale = self._by_output(ops.where(scale == 0, 1.0, scale))
-        rounded, _ = self._rounded(kernel * scale)
+        rounded, step = self._rounded(kernel * scale)
         if self.keep_zeros:
             kernel = kernel * ops.cast(kernel != 0, kernel.dtype)
-        return straight_through(rounded / scale, kernel)
+        return straight_through(rounded / scale, kernel), step
 
     def _pool(self, outputs):
         return outputs if self.pooling is None else self.pooling(outputs)
@@ -202,6 +216,28 @@ def linear(layer: keras.Layer, inputs: Any, kernel: Any, bias: Any) -> Any:
     outputs = convolve(inputs, kernel, strides, padding, dilation_rate=dilation)
     outputs = outputs if bias is None else outputs + bias
     return ops.squeeze(outputs, 1) if _is_flat(layer) else outputs
+
+
+def device_linear(
+    layer: keras.Layer, inputs: Any, kernel: Any, bias: Any, step: Any, kernel_step: Any, spread: Any
+) -> Any:
+    """As `linear`, in the whole numbers of a device: the sums are exact.
+
+    Args:
+        layer: As are `inputs`, `kernel` and `bias`, what `linear` takes, the last three rounded.
+        step: The step between two values of the inputs; `None` where it is not known, and floats are summed up.
+        kernel_step: That of the kernel, one number or one for each channel of the outputs.
+        spread: The same in a shape that divides the kernel.
+    """
+    if step is None or is_written_for_a_device():
+        return linear(layer, inputs, kernel, bias)
+
+    def whole(values, unit):
+        return straight_through(nearest(values / unit), values / unit)
+
+    unit = step * kernel_step
+    bias = None if bias is None else whole(bias, unit)
+    return linear(layer, whole(inputs, step), whole(kernel, spread), bias) * unit
 
 
 def _is_flat(layer):

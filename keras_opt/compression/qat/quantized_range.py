@@ -1,10 +1,12 @@
 """Where a device stores a tensor in 8 bits: its range is observed in training, and its values are rounded."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from keras_opt.compression.qat.fake_quant import STEPS, fake_quant, fake_quant_means, grid
+from keras_opt.compression.qat.fake_quant import fake_quant, fake_quant_means, grid, step_of, straight_through
+from keras_opt.compression.qat.requantization import requantized
 from keras_opt.core.quantized_ranges import is_written_for_a_device
 from keras_opt.core.replicas import least_over_replicas
 from keras_opt.models.softmax import logit_ends
@@ -34,6 +36,8 @@ class QuantizedRange(keras.Layer):
         inputs: What to round.
         means: Whether these are means of what the layer rounded: they are not observed, and halves go where LiteRT's
             average-pooling puts them.
+        addends: For each tensor of `inputs` what a device sums up in whole numbers to get it, as `requantized` takes
+            it, or `None`. At inference the tensor is rounded from there, to the bit as on a device.
 
     Input shape: a tensor or a list of tensors, which share the range.
     Output shape: a list: the tensor or list of tensors; and the step between two values, a scalar.
@@ -70,17 +74,24 @@ class QuantizedRange(keras.Layer):
             # What the means make is kept, because the converter needs constants here.
             self.low, self.high = map(variable, ("low", "high"))
 
-    def call(self, inputs: Any, training: bool = False, means: bool = False) -> list[Any]:
+    def call(
+        self, inputs: Any, training: bool = False, means: bool = False, addends: Sequence[Any] | None = None
+    ) -> list[Any]:
         tensors = [keras.ops.cast(tensor, "float32") for tensor in keras.tree.flatten(inputs)]
         low, high = self._ends(tensors, training and self.trainable and not means)
-        # The file has the pooling, which rounds by itself.
+        step = step_of(low, high)
+        # The file has the operations, which round by themselves.
+        is_foretold = not (training or is_written_for_a_device())
         rounding = fake_quant_means if means and not is_written_for_a_device() else fake_quant
-        is_rounded = not (training and self.inference_only)
-        rounded = [rounding(tensor, low, high) for tensor in tensors] if is_rounded else tensors
-        return [
-            keras.tree.pack_sequence_as(inputs, rounded),
-            keras.ops.convert_to_tensor((high - low) / STEPS, "float32"),
-        ]
+        rounded = [rounding(tensor, low, high) for tensor in tensors]
+        if training and self.inference_only:
+            rounded = tensors
+        elif is_foretold and addends is not None:
+            rounded = [
+                tensor if each is None else straight_through(requantized(each, low, high, step), tensor)
+                for tensor, each in zip(rounded, addends, strict=True)
+            ]
+        return [keras.tree.pack_sequence_as(inputs, rounded), step]
 
     def compute_output_spec(self, inputs: Any, **arguments: Any) -> list[Any]:
         # Keras 3.15 takes the result of `x * 2.0` for a sparse tensor, which it cannot trace.

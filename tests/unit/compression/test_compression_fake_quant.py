@@ -5,18 +5,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_opt.compression.qat.fake_quant import fake_quant, fake_quant_kernel, grid, straight_through
+from keras_opt.compression.qat.fake_quant import fake_quant, fake_quant_kernel, grid, step_of, straight_through
 
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (-3.0, 0.5), (-0.001, 9.0), (2.0, 7.0), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (-3.0, 0.5), (-0.001, 9.0), (2.0, 7.0), (0.0, 0.0), (-7.0, -2.0)]
+)
 def test_a_grid_has_256_values_with_zero_among_them(low, high):
     ends = [float(end) for end in grid(keras.ops.convert_to_tensor(low), keras.ops.convert_to_tensor(high))]
     step = (ends[1] - ends[0]) / 255
     assert -ends[0] / step == pytest.approx(round(-ends[0] / step), abs=1e-4)
+    assert ends[0] <= 0 <= ends[1]
     if low != high:
         assert np.abs(np.subtract(ends, (min(low, 0), max(high, 0)))).max() <= 1.01 * step
+
+
+def test_the_step_is_what_the_converter_divides():
+    low, high = RNG.uniform(-9, 0, 1000).astype("float32"), RNG.uniform(0, 9, 1000).astype("float32")
+    expected = ((high.astype("float64") - low) / 255).astype("float32")
+    np.testing.assert_array_equal(step_of(low, high), expected)
 
 
 def test_pixels_scaled_to_minus_one_to_one_are_no_ties():
