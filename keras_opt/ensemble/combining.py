@@ -13,7 +13,8 @@ def combine(outputs: Sequence[Any], method: str, activation: str | None) -> Any:
     """The output of the ensemble.
 
     Args:
-        outputs: One symbolic tensor a member, (batch, ..., outputs).
+        outputs: One symbolic tensor a member, (batch, ..., outputs). They are combined in float32, or float64 if one
+            is, whatever the global dtype policy.
         method: One of `METHODS`.
         activation: In which all members end, "softmax" or "sigmoid"; `None` if they do not. For "geometric" `outputs`
             are what went into it.
@@ -23,12 +24,18 @@ def combine(outputs: Sequence[Any], method: str, activation: str | None) -> Any:
     if method == "weighted":
         return _weighted(outputs)
     if method == "geometric":
-        return keras.layers.Activation(activation, name="normalised")(_mean(outputs))
+        return keras.layers.Activation(activation, name="ensemble_normalised", dtype=_wide(outputs))(_mean(outputs))
     return _mean(outputs)
 
 
+def _wide(outputs: Sequence[Any]) -> str:
+    return keras.backend.result_type("float32", *(each.dtype for each in outputs))
+
+
 def _mean(outputs: Sequence[Any]) -> Any:
-    return outputs[0] if len(outputs) == 1 else keras.layers.Average(name="mean")(outputs)
+    if len(outputs) == 1:
+        return outputs[0]
+    return keras.layers.Average(name="ensemble_mean", dtype=_wide(outputs))(outputs)
 
 
 def _vote(output: Any, *, is_sigmoid: bool) -> Any:
@@ -44,7 +51,7 @@ def _vote(output: Any, *, is_sigmoid: bool) -> Any:
 
 def _weighted(outputs: Sequence[Any]) -> Any:
     columns = [keras.ops.expand_dims(each, -1) for each in outputs]
-    table = keras.layers.Concatenate(axis=-1)(columns)
+    table = keras.layers.Concatenate(axis=-1, dtype=_wide(outputs))(columns)
     equal = keras.initializers.Constant(1 / len(outputs))
-    weigh = keras.layers.Dense(1, use_bias=False, kernel_initializer=equal, name=WEIGHTS_LAYER)
+    weigh = keras.layers.Dense(1, use_bias=False, kernel_initializer=equal, name=WEIGHTS_LAYER, dtype=_wide(outputs))
     return keras.ops.squeeze(weigh(table), -1)

@@ -87,13 +87,15 @@ def diversity(models: Sequence[keras.Model], x: Any, y: Any = None, batch_size: 
     its parameters and MACs for nothing.
 
     Args:
-        models: Built functional or Sequential classifiers of the same inputs and output.
+        models: Built functional or Sequential classifiers of the same inputs and output; a single output is the
+            probability of the second of two classes.
         x: Inputs, as `predict` takes them; or a `tf.data.Dataset` of batches `(x, y)`.
         y: Class numbers or one-hot rows; `None` for a dataset.
         batch_size: Int of at least 1. Default 32.
 
     Raises:
-        ValueError: There is no model, their shapes differ, `y` does not fit, or outputs are not finite.
+        ValueError: There is no model, their shapes differ, `y` does not fit, outputs are not finite, or a single one is
+            no probability.
 
     Cost: one prediction of each model.
 
@@ -110,7 +112,9 @@ def diversity(models: Sequence[keras.Model], x: Any, y: Any = None, batch_size: 
     models = check_members("diversity", models)
     names = [f"models[{place}]" for place in range(len(models))]
     outputs, targets = outputs_and_targets("diversity", models, names, x, y, batch_size)
-    if targets.shape[-1] > 1 and not np.allclose(targets.sum(axis=-1), 1, atol=1e-3):
+    if outputs.shape[-1] == 1:
+        _check_probabilities(outputs, names)
+    elif not np.allclose(targets.sum(axis=-1), 1, atol=1e-3):
         must_be = "one class for each row"
         raise argument_error("diversity", "y", targets, must_be, "Of several labels a row compare each by itself.")
     truth = _classes(targets)
@@ -129,6 +133,15 @@ def diversity(models: Sequence[keras.Model], x: Any, y: Any = None, batch_size: 
         parameters=tuple(model.count_params() for model in models),
         macs=tuple(_macs(model) for model in models),
     )
+
+
+def _check_probabilities(outputs: np.ndarray, names: Sequence[str]) -> None:
+    """Raise if a single output is a logit: which class it names would be read off wrong."""
+    for name, each in zip(names, outputs, strict=True):
+        if each.min() < 0 or each.max() > 1:
+            received = f"outputs from {each.min():.3g} to {each.max():.3g}"
+            must_be = "a model whose single output is a probability"
+            raise argument_error("diversity", name, received, must_be, "Add keras.layers.Activation('sigmoid').")
 
 
 def _classes(outputs: np.ndarray) -> np.ndarray:

@@ -77,6 +77,7 @@ class MemberData:
             return str(getattr(self.data, "element_spec", type(self.data).__name__))
         checksum = 0
         for column in keras.tree.flatten(self.data):
+            column = column.astype(str) if column.dtype.hasobject else column
             checksum = zlib.crc32(np.ascontiguousarray(column).view(np.uint8).reshape(-1), checksum)
         return f"{self.rows} rows, {checksum:08x}"
 

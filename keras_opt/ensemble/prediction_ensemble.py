@@ -41,6 +41,8 @@ class PredictionEnsemble(keras.Model):
     may have layers of the same names. Load it with `keras_opt.load_model`; what must open in plain Keras, save as
     `ensemble.to_plain()`.
 
+    Members are combined in float32, or float64 if the output of one is.
+
     Args:
         models: Built functional or Sequential models of the same input and output shapes, at least one, each with one
             output; for "geometric" all of them end in a softmax, or all in a sigmoid. Where they take different types
@@ -93,7 +95,7 @@ class PredictionEnsemble(keras.Model):
     @property
     def members(self) -> list[keras.Model]:
         """The copies that the ensemble is made of."""
-        found = {layer.name: layer for layer in self.layers if layer.name.startswith("member_")}
+        found = {layer.name: layer for layer in self.layers if isinstance(layer, keras.Model)}
         return [found[f"member_{place}"] for place in range(len(found))]
 
     @property
@@ -190,6 +192,9 @@ def check_members(owner: str, models: Any) -> list[keras.Model]:
         if len(model.outputs) != 1:
             cure = "Make one ensemble for each output."
             raise argument_error(owner, f"models[{place}]", model, "a model with one output", cure)
+        if not isinstance(functional(model).output, keras.KerasTensor):
+            cure = "Take it out of its list or dict: keras.Model(model.inputs, model.outputs[0])."
+            raise argument_error(owner, f"models[{place}]", model, "a model whose output is a tensor", cure)
     facts = [{"inputs": _input_shapes(each), "output": tuple(each.outputs[0].shape[1:])} for each in models]
     for place, found in enumerate(facts):
         for name, value in found.items():
@@ -198,10 +203,25 @@ def check_members(owner: str, models: Any) -> list[keras.Model]:
                     f"{owner}: argument `models` must be models of the same inputs and output. Received: "
                     f"models[0] has {name} {facts[0][name]}, models[{place}] has {value}. Train them on the same task."
                 )
+    _check_order(owner, models)
     common_class_names(
         owner, "models", [(f"models[{place}]", class_names_of(each)) for place, each in enumerate(models)]
     )
     return list(models)
+
+
+def _check_order(owner: str, models: Sequence[keras.Model]) -> None:
+    """Raise if models that take a list of inputs take the same ones in another order: each would get another's."""
+    if isinstance(functional(models[0]).input, dict):
+        return
+    names = [[each.name for each in model.inputs] for model in models]
+    for place, found in enumerate(names):
+        if found != names[0] and sorted(found) == sorted(names[0]):
+            raise InputError(
+                f"{owner}: argument `models` must be models that take their inputs in the same order. Received: "
+                f"models[0] takes {names[0]}, models[{place}] takes {found}. Make it anew as keras.Model(inputs, "
+                "outputs) with the inputs in that order."
+            )
 
 
 def _input_shapes(model: keras.Model) -> Any:

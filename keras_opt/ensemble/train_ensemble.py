@@ -241,13 +241,17 @@ def _check_sendable(build: Callable[[], keras.Model], data: Any, fit_arguments: 
 
 def _settings(build: Callable[[], keras.Model], data: MemberData, fit_arguments: dict[str, Any]) -> dict[str, Any]:
     """What makes a member what it is, as far as it can be told."""
-    plain = {
-        name: value if isinstance(value, bool | int | float | str | None) else type(value).__name__
-        for name, value in sorted(fit_arguments.items())
-    }
+    plain = {name: _told(value) for name, value in sorted(fit_arguments.items())}
     kind = {"n": data.count} if data.vary == "fold" else {}
     name = f"{getattr(build, '__module__', '')}.{getattr(build, '__qualname__', type(build).__name__)}"
     return {"build": name, "data": data.fingerprint(), "vary": data.vary, "seed": data.seed, **kind, "fit": plain}
+
+
+def _told(value: Any) -> Any:
+    """A plain value; a dict, as `class_weight`, by its text; of everything else the kind."""
+    if isinstance(value, dict):
+        return repr(value)
+    return value if isinstance(value, bool | int | float | str | None) else type(value).__name__
 
 
 def _as_list(callbacks: Any) -> list[keras.callbacks.Callback]:

@@ -68,7 +68,8 @@ def weights_file(path: Path) -> Iterator[Path]:
 def weights_in_file(path: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
     """By its place in the file, each variable of the model: the name of its layer, its shape and dtype.
 
-    Names that Keras has numbered by itself, as `dense_1`, are told by the place, which has the same word.
+    Names that Keras has numbered by itself, as `dense_1`, are told by the place, which has the same word; or, where
+    that is an attribute of a layer, lose their number.
     """
     h5py = require("h5py")
     with weights_file(path) as own, h5py.File(own) as file:
@@ -82,11 +83,15 @@ def _variables(h5py: Any, file: Any) -> Iterator[tuple[str, tuple[str, tuple[int
         place = name.removesuffix("/vars")
         if place == "optimizer" or place.startswith("optimizer/") or place.endswith("seed_generator"):
             continue
-        layer = str(group.attrs.get("name", ""))
-        is_numbered = _LAYER_NUMBER.sub("", layer) == _LAYER_NUMBER.sub("", place.split("/")[-1])
+        layer = _name_at(place, str(group.attrs.get("name", "")))
         for key, variable in group.items():
             if isinstance(variable, h5py.Dataset):
-                yield (
-                    f"{place}/{key}",
-                    ("" if is_numbered else f"of layer {layer!r}", variable.shape, str(variable.dtype)),
-                )
+                yield f"{place}/{key}", (layer, variable.shape, str(variable.dtype))
+
+
+def _name_at(place: str, layer: str) -> str:
+    container, _, word = place.rpartition("/")
+    plain = _LAYER_NUMBER.sub("", layer)
+    if plain == _LAYER_NUMBER.sub("", word):
+        return ""
+    return f"of layer {layer if container.endswith('layers') else plain!r}"

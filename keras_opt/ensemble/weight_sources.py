@@ -207,9 +207,10 @@ def _weights_of(model: keras.Model) -> list[tuple[str, Any]]:
 
 
 def _word_of_class(layer: keras.Layer) -> str | None:
-    """The word that Keras numbers to name a layer of this class, if `layer` was named so."""
+    """The word that Keras numbers to name a layer of this class, in Bidirectional too, if `layer` was named so."""
     word = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)).lower()
-    return word if re.fullmatch(rf"{word}(_\d+)?", layer.name) else None
+    named_so = re.fullmatch(rf"((forward_|backward_)?{word})(_\d+)?", layer.name)
+    return named_so and named_so[1]
 
 
 def _text(weight: tuple[str, Any]) -> str:

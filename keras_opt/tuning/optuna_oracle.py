@@ -200,6 +200,11 @@ class OptunaOracle(SearchOracle):
         self._numbers[trial_id] = number
         return {"status": Status.RUNNING, "values": point}
 
+    def _begin(self, tuner_id: str, trial: Any) -> Any:
+        self._epochs.pop(trial.trial_id, None)  # of an attempt before
+        self._stopped.discard(trial.trial_id)
+        return super()._begin(tuner_id, trial)
+
     def trial_in_hand(self) -> str | None:
         """The id of the trial that is trained in this process."""
         return next((trial.trial_id for trial in reversed(self.ongoing_trials.values())), None)

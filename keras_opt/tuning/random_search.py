@@ -41,7 +41,7 @@ class RandomSearch(SearchTuner):
     Raises:
         ValueError: An argument is out of its range; the hypermodel asks for no parameter with more than one value; the
             objective is not among the names that a trial reports; the folder holds a search for another objective or
-            with other ranges.
+            seed, or with other ranges.
         TypeError: An argument is of the wrong kind, or there is none of that name.
         RuntimeError: From `search`: every trial failed, or too many in a row; another process searches in the folder.
 

@@ -182,12 +182,14 @@ class SearchOracle(keras_tuner.Oracle):
         """Reads a search back: its intact trials, with those that were cut off or wait for a retry to be run again.
 
         Raises:
-            ValueError: The search in this folder had another objective, or another range of a parameter.
+            ValueError: The search in this folder had another objective or seed, or another range of a parameter.
         """
         self.trials = read_trials(self.folder)
         state = read_json(self.folder / "oracle.json") or {}
         for name, value in self.identity.items():
             self.check_same(name, state.get(name, value), value)
+        if self.is_seeded:
+            self.check_same("seed", state.get("seed", self.seed), self.seed)
         if "hyperparameters" in state:
             self.hyperparameters = keras_tuner.HyperParameters.from_config(state["hyperparameters"])
         self.check_ranges(self.given_space.space)

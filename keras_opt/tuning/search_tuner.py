@@ -20,10 +20,11 @@ from keras_opt.core.progress import Progress
 from keras_opt.tuning.search_arguments import check_hypermodel
 from keras_opt.tuning.search_files import write_json
 from keras_opt.tuning.space import is_free
-from keras_opt.tuning.trial_metrics import trial_metrics
+from keras_opt.tuning.trial_metrics import as_numbers, trial_metrics
 
 keras_tuner = require("keras_tuner")
 _errors = require("keras_tuner.errors")
+_SaveBestEpoch = require("keras_tuner.src.engine.tuner_utils").SaveBestEpoch
 Status = require("keras_tuner.engine.trial").TrialStatus
 
 _WAIT_SECONDS = 0.1
@@ -137,6 +138,12 @@ class SearchTuner(keras_tuner.Tuner):
             kwargs.setdefault("verbose", 0)  # the progress of the search is shown instead
         return super().run_trial(trial, *args, **kwargs)
 
+    def _build_and_fit_model(self, trial, *args, **kwargs):
+        """keras-tuner's hook of each fit."""
+        callbacks = kwargs.get("callbacks", ())
+        kwargs["callbacks"] = [_BestEpoch(each) if isinstance(each, _SaveBestEpoch) else each for each in callbacks]
+        return super()._build_and_fit_model(trial, *args, **kwargs)
+
     def load_model(self, trial: Any) -> Any:
         """The model of a trial with the weights of its best epoch; its optimizer begins anew."""
         with without_optimizer():
@@ -175,8 +182,9 @@ class SearchTuner(keras_tuner.Tuner):
             trial.message = "".join(traceback.format_exception(error))
 
     def _report(self, trial, results):
-        if self.oracle.get_trial(trial.trial_id).metrics.exists(self.oracle.objective.name):
-            return  # the trial called `oracle.update_trial` itself
+        known = self.oracle.get_trial(trial.trial_id)
+        if known.metrics.exists(self.oracle.objective.name) or (results is None and known.message):
+            return  # the trial called `oracle.update_trial` itself, in the second case with NaN or infinity
         self._warn_of_training_metric(results)
         metrics, epoch = trial_metrics(results, self.oracle.objective, f"{type(self).__name__}.run_trial()")
         self.oracle.update_trial(trial.trial_id, metrics, step=epoch)
@@ -228,6 +236,25 @@ class SearchTuner(keras_tuner.Tuner):
                 NoEffectWarning,
                 stacklevel=3,
             )
+
+
+class _BestEpoch(keras.callbacks.Callback):
+    """Saves the weights of the best epoch by keras-tuner's callback.
+
+    That saves those of an epoch without the objective too, over the best ones: with `validation_freq` most are such.
+    """
+
+    def __init__(self, saving: Any):
+        super().__init__()
+        self._saving = saving
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self._saving.set_model(model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._saving.objective.has_value(logs) or not math.isfinite(self._saving.best_value):
+            self._saving.on_epoch_end(epoch, as_numbers(logs))
 
 
 @contextlib.contextmanager

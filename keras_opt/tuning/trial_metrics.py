@@ -17,7 +17,7 @@ _errors = require("keras_tuner.errors")
 def trial_metrics(results: Any, objective: Any, source: str) -> tuple[dict[str, float], int]:
     """The metrics of a trial, the objective among them, and the epoch they are of.
 
-    A History counts by its best epoch, a list by the mean of its members.
+    A History counts by its best epoch, a list by the mean of its members, a metric of a number a class by their mean.
 
     Args:
         results: A number, a dict of metrics, a History, or a list of these, one an execution.
@@ -64,7 +64,13 @@ def _best_epoch(history, objective, source):
 def _with_objective(metrics, objective, source):
     """The metrics with the objective, which for several is their sum, those to maximise subtracted."""
     _check_reported(metrics, objective, source)
+    metrics = as_numbers(metrics)
     return metrics if objective.name in metrics else {**metrics, objective.name: objective.get_value(metrics)}
+
+
+def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics, the mean of those that are arrays: keras.metrics.F1Score gives a number a class."""
+    return {name: float(np.mean(value)) for name, value in metrics.items()}
 
 
 def _check_reported(metrics, objective, source):

@@ -123,10 +123,15 @@ class TrialStore:
             self.note(number, **{_PARAMETERS: len(trial.params) + len(new)})
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Keep the value of an epoch (from 1 up); says whether the trial is not worth going on with."""
+        """Keep the value of an epoch (from 1 up); says whether the trial is not worth going on with.
+
+        It is judged by its epochs up to this one: one that was cut off, or that runs again, has later ones in the file.
+        """
         trial_id = self._id(number)
         self._storage.set_trial_intermediate_value(trial_id, epoch, value)
-        return self.pruner.prune(self.study, self._storage.get_trial(trial_id))
+        trial = self._storage.get_trial(trial_id)
+        trial.intermediate_values = {each: kept for each, kept in trial.intermediate_values.items() if each <= epoch}
+        return self.pruner.prune(self.study, trial)
 
     def note(self, number: int, **attributes: Any) -> None:
         """Keep something beside a trial that is not finished."""

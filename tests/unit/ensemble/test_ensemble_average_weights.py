@@ -91,6 +91,47 @@ def test_numbers_that_keras_gave_do_not_matter_and_other_names_do():
         average_weights([first, network(name="mine")])
 
 
+@keras.saving.register_keras_serializable("test_ensemble_average_weights")
+class Block(keras.layers.Layer):
+    """A layer with a layer of its own."""
+
+    def __init__(self, name_of_own=None, **settings):
+        super().__init__(**settings)
+        self.projection = keras.layers.Dense(4, name=name_of_own)
+
+    def build(self, shape):
+        self.projection.build(shape)
+
+    def call(self, x):
+        return self.projection(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Block,
+        lambda: keras.layers.TimeDistributed(keras.layers.Dense(3)),
+        lambda: keras.layers.Bidirectional(keras.layers.GRU(3)),
+    ],
+    ids=["block", "time_distributed", "bidirectional"],
+)
+def test_numbers_inside_of_layers_do_not_matter(layer, tmp_path):
+    models = [keras.Sequential([keras.Input((5, 4)), layer()]) for _ in range(2)]
+    files = [tmp_path / "0.keras", tmp_path / "1.keras"]
+    for model, file in zip(models, files, strict=True):
+        model.save(file)
+    for sources in (models, files, [models[0], files[1]]):
+        assert_weights(average_weights(sources), expected(models))
+
+
+def test_other_names_inside_of_layers_do(tmp_path):
+    models = [keras.Sequential([keras.Input((4,)), Block(name_of_own=name)]) for name in ("mine", "yours")]
+    models[1].save(tmp_path / "yours.keras")
+    for other in (models[1], tmp_path / "yours.keras"):
+        with pytest.raises(ValueError, match=r"mine.*yours"):
+            average_weights([models[0], other])
+
+
 @pytest.mark.parametrize("other", [{"last": 3}, {"units": 5}, {"name": "mine"}])
 def test_files_of_other_networks_are_named(saved, other):
     folder = saved[1]

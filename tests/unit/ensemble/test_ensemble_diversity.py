@@ -77,6 +77,12 @@ def test_a_dataset_is_gone_through_once_for_all_models():
         diversity(models, shuffled.repeat())
 
 
+def test_a_single_output_that_is_no_probability_is_refused():
+    logits = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, bias_initializer="ones")])
+    with pytest.raises(ValueError, match=r"models\[0\]` must be a model whose single output is a probability"):
+        diversity([logits], X + 9 * np.eye(4), TRUTH)
+
+
 def test_several_labels_a_row_are_refused():
     with pytest.raises(ValueError, match="`y` must be one class for each row"):
         diversity([table_model(TRUTH, "a")], X, np.ones((4, 2)))

@@ -180,6 +180,35 @@ def test_weights_are_fitted_on_a_dataset():
     np.testing.assert_allclose(PredictionEnsemble(members, "weighted").fit_weights(shuffled), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["mean", "geometric", "vote", "weighted"])
+@pytest.mark.parametrize(("policy", "dtype"), [("mixed_float16", "float32"), ("float64", "float64")])
+def test_members_are_combined_in_their_precision_whatever_the_global_policy(method, policy, dtype):
+    other = "float32" if policy == "float64" else policy
+    last = keras.layers.Dense
+    members = []
+    for _ in range(2):
+        inputs = keras.Input((4,), dtype=dtype)
+        members.append(keras.Model(inputs, last(3, "softmax", dtype=dtype)(inputs)))
+    try:
+        keras.config.set_dtype_policy(other)
+        ensemble = PredictionEnsemble(members, method)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert ensemble.output.dtype == dtype
+    if method in ("mean", "weighted"):
+        x = X.astype(dtype)
+        np.testing.assert_allclose(ensemble(x), outputs(members, x).mean(0), rtol=1e-6 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("name", ["mean", "normalised", "member_since"])
+def test_inputs_of_any_name(name):
+    def named():
+        inputs = keras.Input((4,), name=name)
+        return keras.Model(inputs, keras.layers.Dense(3, "softmax")(inputs))
+
+    assert len(PredictionEnsemble([named(), named()], "geometric").members) == 2
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +256,21 @@ def test_inputs_of_other_names():
 
     with pytest.raises(ValueError, match=r"has inputs {'a': \(2,\), 'b': \(2,\)}, models\[1\] has {'a': \(2,\), 'c'"):
         PredictionEnsemble([named("a", "b"), named("a", "c")])
+
+
+def test_inputs_of_another_order():
+    inputs = {name: keras.Input((2,), name=name) for name in "ab"}
+    output = keras.layers.Dense(2)(keras.layers.Concatenate()(list(inputs.values())))
+    first, other = (keras.Model([inputs[name] for name in order], output) for order in ("ab", "ba"))
+    with pytest.raises(ValueError, match=r"models\[0\] takes \['a', 'b'\], models\[1\] takes \['b', 'a'\]"):
+        PredictionEnsemble([first, other])
+
+
+@pytest.mark.parametrize("wrapped", [lambda output: [output], lambda output: {"y": output}], ids=["list", "dict"])
+def test_an_output_in_a_list_or_a_dict(wrapped):
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match=r"models\[1\]` must be a model whose output is a tensor.*Take it out"):
+        PredictionEnsemble([member(), keras.Model(inputs, wrapped(keras.layers.Dense(3)(inputs)))])
 
 
 def test_geometric_of_a_last_layer_that_is_also_an_inner_one():

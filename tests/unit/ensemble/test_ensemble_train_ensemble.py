@@ -67,6 +67,7 @@ def test_a_finished_member_is_never_trained_again(tmp_path):
         ({"epochs": 3}, r"fit was \{'batch_size': 12\} and is \{'batch_size': 12, 'epochs': 3\}"),
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"data": (X + 1, Y)}, "data was '24 rows"),
+        ({"class_weight": {0: 1.0, 1: 3.0}}, r"fit was .*and is .*'class_weight': '\{0: 1.0, 1: 3.0\}'"),
     ],
 )
 def test_a_folder_of_other_settings_is_refused(changes, message, tmp_path):
@@ -106,6 +107,12 @@ def test_batches_callbacks_and_the_bar(capsys):
     train_ensemble(build, 2, batches, epochs=3, callbacks=Stops())
     assert seen == [1, 1]
     assert "train_ensemble: 6/6 in" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_checksum_of_texts_is_that_of_what_they_say():
+    texts = [np.array(each, dtype=object) for each in (["one", "two"], ["one", "two"], ["one", "too"])]
+    first, same, other = (MemberData((text, Y[:2]), "seed", 1, 0).fingerprint() for text in texts)
+    assert first == same != other
 
 
 @pytest.mark.full

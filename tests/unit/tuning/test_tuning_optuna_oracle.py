@@ -139,6 +139,32 @@ def test_the_callback_stops_trials_that_are_worse(tmp_path):
     assert oracle.get_best_trials()[0].score == pytest.approx(oracle.study.best_value)
 
 
+def test_a_trial_that_runs_again_is_judged_by_its_own_epochs(tmp_path):
+    epochs = []
+
+    class Diverges(keras_tuner.Tuner):
+        """A training whose loss is NaN until it runs again."""
+
+        def run_trial(self, trial, callbacks=(), verbose=0):
+            trial.hyperparameters.Float("x", 0.0, 1.0)
+            value = 0.5 if epochs else math.nan
+            epochs.append(0)
+            model = keras.Sequential()
+            (callback,) = self._deepcopy_callbacks(list(callbacks))
+            callback.set_model(model)
+            callback.on_train_begin()
+            model.stop_training = False
+            while epochs[-1] < 6 and not model.stop_training:
+                callback.on_epoch_end(epochs[-1], {"score": value})
+                epochs[-1] += 1
+            return value
+
+    oracle = OptunaOracle(LOSS, 1, seed=1, min_epochs=2, max_retries_per_trial=1)
+    Diverges(oracle, directory=tmp_path).search(callbacks=[oracle.pruning_callback()], verbose=0)
+    assert epochs == [2, 6]
+    assert [trial.state.name for trial in oracle.study.trials] == ["COMPLETE"]
+
+
 def test_a_pruner_without_the_callback_is_said_to_do_nothing(tmp_path):
     with pytest.warns(NoEffectWarning, match="nothing to judge"):
         Scripted(OptunaOracle(LOSS, 1), directory=tmp_path).search(verbose=0)

@@ -135,6 +135,18 @@ def test_a_retry_has_another_seed_and_another_search_too(tmp_path):
     assert len({*drawn(0), *drawn(1)}) == 8
 
 
+def test_a_nan_that_the_trial_reports_itself_ends_no_search(tmp_path):
+    class Search(tuning.RandomSearch):
+        def run_trial(self, trial, **kwargs):
+            loss = float("nan") if trial.trial_id == "0001" else square(trial.hyperparameters)
+            self.oracle.update_trial(trial.trial_id, {"val_loss": loss})
+
+    search = Search(objective="val_loss", max_trials=3, directory=tmp_path)
+    with pytest.warns(UserWarning, match="1 of 3 trials failed: val_loss is nan"):
+        search.search(verbose=0)
+    assert statuses(search) == ["COMPLETED", "FAILED", "COMPLETED"]
+
+
 # --- what a trial returns
 
 
@@ -165,6 +177,8 @@ BOTH = keras_tuner.engine.oracle.Oracle([LOSS, keras_tuner.Objective("val_auc", 
             LOSS,
             ({"val_loss": 1.0}, 1),
         ),
+        ({"val_loss": 2.0, "f1": np.array([0.25, 0.75])}, LOSS, ({"val_loss": 2.0, "f1": 0.5}, 0)),
+        (History(val_loss=[np.array([3.0, 5.0]), np.array([1.0, 2.0])]), LOSS, ({"val_loss": 1.5}, 1)),
         ({"val_loss": 2.0, "val_auc": 0.5}, BOTH, ({"val_loss": 2.0, "val_auc": 0.5, "multi_objective": 1.5}, 0)),
     ],
     ids=[
@@ -176,6 +190,8 @@ BOTH = keras_tuner.engine.oracle.Oracle([LOSS, keras_tuner.Objective("val_auc", 
         "history_of_nan",
         "validation_freq",
         "two_histories",
+        "a_number_a_class",
+        "history_of_a_number_a_class",
         "two_objectives",
     ],
 )
@@ -240,6 +256,31 @@ def test_the_best_model_has_the_weights_of_its_best_epoch(trained):
     assert measured["loss"] == pytest.approx(best.metrics.get_best_value("val_loss"), rel=1e-5)
 
 
+def test_epochs_without_validation_are_not_kept_in_place_of_the_best_one(tmp_path):
+    def steps_too_far(hp):
+        model = build(hp)
+        model.optimizer.learning_rate = 2.2
+        return model
+
+    search = tuning.RandomSearch(steps_too_far, "val_loss", max_trials=1, seed=0, directory=tmp_path)
+    search.search(X, X, epochs=5, batch_size=16, validation_freq=2, **HELD)
+    measured = search.get_best_models()[0].evaluate(X, X, verbose=0, return_dict=True)
+    assert measured["loss"] == pytest.approx(search.oracle.get_best_trials(1)[0].score, rel=1e-5)
+
+
+def test_an_objective_of_a_number_a_class_counts_by_its_mean(tmp_path):
+    def classifier(hp):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, "softmax")])
+        model.compile(keras.optimizers.SGD(hp.Float("rate", 0.1, 1.0)), "mse", metrics=[keras.metrics.F1Score()])
+        return model
+
+    y = np.eye(2)[(X[:, 0] > 0).astype(int)]
+    search = tuning.RandomSearch(classifier, "val_f1_score", max_trials=1, directory=tmp_path)
+    search.search(X, y, validation_data=(X, y), verbose=0)
+    found = search.get_best_models()[0].evaluate(X, y, verbose=0, return_dict=True)["f1_score"]
+    assert search.oracle.get_best_trials(1)[0].score == pytest.approx(np.mean(found))
+
+
 def test_the_same_seed_trains_the_same(trained, tmp_path):
     again = tuning.RandomSearch(build, "val_mae", max_trials=1, seed=0, directory=tmp_path)
     again.search(X, X, epochs=2, **HELD)
@@ -297,6 +338,13 @@ def test_another_range_than_that_of_the_folder_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="was for rate=Float"):
         tuning.RandomSearch(build, "val_loss", hyperparameters=given, **settings)
     assert len(tuning.RandomSearch(build, "val_loss", **settings).oracle.trials) == 1
+
+
+def test_another_seed_than_that_of_the_folder_is_an_error(tmp_path):
+    a_search(square, tmp_path, max_trials=1, seed=0).search(verbose=0)
+    with pytest.raises(ValueError, match=r"was for seed=0, not for 7. Give another `project_name`"):
+        a_search(square, tmp_path, max_trials=2, seed=7)
+    assert a_search(square, tmp_path, max_trials=2).oracle.seed == 0
 
 
 def test_other_rounds_than_those_of_the_folder_are_an_error(tmp_path):
