@@ -16,7 +16,7 @@ from keras_opt.models.legacy_h5 import SUFFIXES, load_h5
 _ROOMS_WITH_CLASSES = ("layers", "schedules", "callbacks", "compression", "ensemble")
 
 # What Keras, h5py and the zip reader raise for a file that is damaged or holds an unknown class.
-_LOAD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile, zlib.error)
+_LOAD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def load_model(path: str | os.PathLike, compile: bool = True) -> keras.Model:

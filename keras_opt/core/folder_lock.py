@@ -20,6 +20,7 @@ def hold(folder: Path) -> bool:
     """
     if fcntl is None:
         return True
+    folder = folder.resolve()
     if folder in _held:
         if os.path.samestat(os.fstat(_held[folder]), os.stat(folder)):
             return True
@@ -39,6 +40,7 @@ def hold(folder: Path) -> bool:
 
 def release(folder: Path) -> None:
     """Let another process have `folder`, if this one holds it."""
+    folder = folder.resolve()
     if folder in _held:
         os.close(_held.pop(folder))
 

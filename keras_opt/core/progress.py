@@ -49,20 +49,24 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        if not self.quiet:
+        if self._shows:
             print(text, file=self._stream, flush=True)
 
     def stage(self, name: str, total: int) -> "Stage":
         """A stage of `total` units of work, 0 if that is not known: a context manager, or close it by hand."""
-        if self.quiet:
+        if not self._shows:
             return Stage(name, total)
         if self._stream.isatty() and not self.plain:
             return _BarStage(name, total, self._stream)
         return _LineStage(name, total, self._stream)
 
     @property
-    def _stream(self) -> TextIO:
-        return self.file or sys.stderr
+    def _shows(self) -> bool:
+        return not self.quiet and self._stream is not None
+
+    @property
+    def _stream(self) -> TextIO | None:
+        return self.file or sys.stderr  # None in a process whose standard error is closed
 
 
 def check_progress(owner: str, value: object) -> None:
@@ -143,10 +147,10 @@ class _LineStage(Stage):
 def _rich_bar(stream):
     columns = require("rich.progress")
     return columns.Progress(
-        columns.TextColumn("{task.description:<28}"),
+        columns.TextColumn("{task.description:<28}", markup=False),
         columns.BarColumn(bar_width=24),
         columns.TaskProgressColumn(),
         columns.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        columns.TextColumn("[dim]{task.fields[note]}"),
+        columns.TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=require("rich.console").Console(file=stream),
     )

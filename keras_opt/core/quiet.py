@@ -40,8 +40,9 @@ _ONE_THREAD = threading.RLock()
 
 @contextlib.contextmanager
 def _descriptors_to(target):
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it is None where the process was started with the descriptor closed
+            stream.flush()
     saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     try:
         for descriptor in saved:

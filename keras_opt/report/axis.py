@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LEAST_SHARE = 1e-4
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -38,12 +40,16 @@ class Axis:
         log: bool = False,
         whole: bool = False,
     ) -> "Axis":
-        """The axis that shows all `values`, with `margin` (a fraction of the range) free at both ends."""
+        """The axis that shows all `values`, with `margin` (a fraction of the range) free at both ends.
+
+        It spans at least `LEAST_SHARE` of the largest value: nearer marks would all have one text.
+        """
         low, high = float(values.min()), float(values.max())
         if log:
-            room = (high / low) ** margin if high > low else 2.0
+            room = (high / low) ** margin if high > low * (1 + LEAST_SHARE) else 2.0
             return cls(low / room, high * room, start, end, log, whole)
-        room = (high - low) * margin if high > low else max(abs(high) * 0.1, 0.5)
+        span, least = high - low, LEAST_SHARE * max(abs(low), abs(high))
+        room = max(span * margin, (least - span) / 2) if span else abs(high) * 0.1 or 0.5
         return cls(low - room, high + room, start, end, log, whole)
 
     def place(self, values: np.ndarray) -> np.ndarray:
@@ -70,7 +76,7 @@ def _linear_ticks(low, high, whole):
     if whole:
         step = max(1.0, math.ceil(step))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def _log_ticks(low, high):

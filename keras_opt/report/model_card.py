@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from keras_opt.core.files import write_atomic
 from keras_opt.report.inputs import Table
 
-# What Markdown would read as markup; an underscore inside a word is none.
-MARKUP = re.compile(r"[\\`*\[<|~#]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+# What Markdown would read as markup; an underscore inside a word is none. At the beginning of a text it is a list too,
+# a quotation or a rule; the dot of a numbered list is escaped by itself.
+MARKUP = re.compile(r"[\\`*\[<|~#]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|^(?:>|[-+](?=[ -]|$))")
+NUMBERED = re.compile(r"^(\d+)([.)](?= |$))")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def _row(cells: Sequence[str]) -> str:
 
 def _text(text: str) -> str:
     """`text` on one line, so that Markdown shows it as it is."""
-    return MARKUP.sub(lambda found: "\\" + found[0], " ".join(_encodable(text).split()))
+    escaped = MARKUP.sub(lambda found: "\\" + found[0], " ".join(_encodable(text).split()))
+    return NUMBERED.sub(r"\1\\\2", escaped)
 
 
 def _encodable(text: str) -> str:

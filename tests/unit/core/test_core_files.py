@@ -61,6 +61,8 @@ def test_an_error_of_the_disk_names_the_file_and_not_the_temporary_one(tmp_path)
     assert caught.value.errno == errno.ENOSPC
     with pytest.raises(FileNotFoundError, match=r"'.*/none/a\.txt'"):
         write_atomic(tmp_path / "none" / "a.txt", "text")
+    with pytest.raises(NotADirectoryError, match=r"'.*/a\.txt/b\.txt'"):
+        write_atomic(path / "b.txt", "text")
     with pytest.raises(PermissionError, match="'/elsewhere'"), atomic_path(path):
         raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere")
     assert path.read_text() == "old"

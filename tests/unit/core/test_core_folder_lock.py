@@ -101,6 +101,16 @@ def test_a_folder_made_again_is_taken_again(folder):
     folder_lock.release(place)
 
 
+def test_a_process_may_hold_a_folder_by_several_of_its_names(folder):
+    place, link = folder / "backups", folder / "link"
+    place.mkdir()
+    link.symlink_to(place)
+    assert folder_lock.hold(place)
+    assert folder_lock.hold(link)
+    folder_lock.release(link)
+    assert others_can_take(place)
+
+
 def test_where_there_are_no_locks_all_goes_on_without(folder, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOTSUP, "no locks here")

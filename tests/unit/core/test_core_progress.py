@@ -38,6 +38,21 @@ def test_a_bar_on_a_terminal_names_the_stage_and_fills_up():
     assert "100%" in stream.getvalue()
 
 
+def test_names_with_brackets_are_shown_as_they_are():
+    stream = Terminal()
+    with Progress(stream).stage("read [red]", total=1) as stage:
+        stage.advance(note="[/loss]")
+    assert "read [red]" in stream.getvalue()
+    assert "[/loss]" in stream.getvalue()
+
+
+def test_a_process_without_standard_error_shows_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(progress_module.sys, "stderr", None)
+    Progress().say("hello")
+    work(Progress(), units=1, total=1)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_bar_that_was_never_closed_gives_the_cursor_back(collect_garbage):
     stream = Terminal()
     stage = Progress(stream).stage("decode", total=4)

@@ -42,6 +42,16 @@ def test_all_is_back_after_an_error(capfd):
         warnings.warn("heard again", stacklevel=1)
 
 
+def test_streams_that_the_process_does_not_have(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with captured_output() as log:
+        print("python", flush=True)
+        log.seek(0)
+        assert log.read() == "python\n"
+    assert (sys.stdout, sys.stderr) == (None, None)
+
+
 def test_no_handler_stays_bound_to_the_captured_streams():
     before = logging.root.handlers[:]
     with captured_output():

@@ -178,6 +178,16 @@ def test_other_files(old, tmp_path):
         keras_opt.load_model(tmp_path / "none.h5")
 
 
+def test_what_h5py_raises_in_a_damaged_file_is_told_with_the_cure(tmp_path, monkeypatch):
+    def read(*_, **__):
+        raise RuntimeError("Unable to synchronously check link existence (addr overflow)")
+
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "damaged.h5")
+    monkeypatch.setattr(keras.models, "load_model", read)
+    with pytest.raises(InputError, match=r"damaged\.h5' cannot be loaded \(Unable .* if it was damaged, save it again"):
+        keras_opt.load_model(tmp_path / "damaged.h5", compile=False)
+
+
 def test_a_file_of_keras_3(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.save(tmp_path / "new.h5")

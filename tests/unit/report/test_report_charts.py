@@ -57,6 +57,16 @@ def test_a_constant_line_has_an_axis_around_it(value):
     assert axis.place(value) == pytest.approx(50)
 
 
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("values", [[2.3025851, 2.3025853], [1e6 + 1, 1e6 + 3], [1e-14, 5e-14], [3e-6, 3e-6]])
+def test_marks_of_values_that_hardly_differ_or_are_tiny_have_texts_of_their_own(values, log):
+    axis = Axis.around(np.array(values), 0, 100, margin=0.05, log=log)
+    ticks = axis.ticks()
+    assert len(ticks) > 1
+    assert len({tick_text(tick) for tick in ticks}) == len(ticks)
+    assert 0 < min(ticks) < max(ticks) < 3 * max(values)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(12000, "12,000"), (0.001, "0.001"), (1e-5, "1e−5"), (-2, "−2"), (2e7, "2e7"), (0, "0")],  # noqa: RUF001

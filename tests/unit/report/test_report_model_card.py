@@ -56,6 +56,13 @@ def test_a_markdown_reader_sees_the_text_as_it_was_given(tokens, card):
     assert f"Split: {card.split}" in paragraphs
 
 
+@pytest.mark.parametrize("text", ["1. one", "2) two", "- dash", "+ plus", "> quote", "---", "-", "1.", "-5 and 3.5"])
+def test_a_text_that_begins_as_a_list_a_quotation_or_a_rule(card, tmp_path, text):
+    card = dataclasses.replace(card, purpose=text, limits=[text], licence=text)
+    write_model_card(tmp_path / "card.md", card)
+    assert texts(read(tmp_path / "card.md"), "paragraph_open").count(text) == 3
+
+
 def test_a_markdown_reader_sees_every_cell_as_it_was_given(tokens, card):
     tables = (card.metrics, card.class_counts, card.settings, card.versions, card.files)
     assert texts(tokens, "th_open") == [name for table in tables for name in table.columns]
