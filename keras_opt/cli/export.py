@@ -58,6 +58,8 @@ def command(
     if calibrates and not has_quantized_ranges(loaded):
         raise click.UsageError(NEEDS_ROWS.format(quantize))
     path = Path(out or Path(model).with_suffix(".tflite"))
+    if path.exists() and path.samefile(model):
+        raise click.UsageError("--out names the model itself. Give the .tflite file another name.")
     export = to_tflite(
         loaded,
         path,

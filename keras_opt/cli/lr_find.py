@@ -1,11 +1,13 @@
 """`keras-opt lr-find`."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from keras_opt.cli import recipe_options
 from keras_opt.cli.kinds import AUGMENTATIONS
 from keras_opt.core.quiet import captured_output
 
@@ -15,13 +17,13 @@ _PICTURES = (".png", ".svg", ".pdf")
 
 @click.command()
 @click.argument("directory")
-@click.option("--image-size", type=click.IntRange(min=4), help="Height and width in pixels.  [default: 224]")
-@click.option("--color-mode", type=click.Choice(["rgb", "grayscale"]), help="Colours of the images.  [default: rgb]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
+@recipe_options.image_size
+@recipe_options.color_mode
+@recipe_options.batch_size
 @click.option("--augment", type=click.Choice(AUGMENTATIONS), help="What is done to images.  [default: as train]")
-@click.option("--class-weight", type=click.Choice(["balanced"]), help="'balanced' weighs every class alike.")
-@click.option("--mixed-precision", is_flag=True, default=None, help="Compute in float16; for GPUs.")
-@click.option("--device", help="For example cpu or gpu:0.")
+@recipe_options.class_weight
+@recipe_options.mixed_precision
+@recipe_options.device
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and order.  [default: 0]")
 @click.option("--plot", "picture", help="The file to draw the curve into, for example rates.png.")
 def command(directory: str, picture: str | None, **options: Any) -> None:
@@ -42,13 +44,15 @@ def command(directory: str, picture: str | None, **options: Any) -> None:
 
     found = range_test(Recipe(data=directory, **{name: value for name, value in options.items() if value is not None}))
     show_table(Table("Loss by learning rate", ("rate", "loss", "smoothed", ""), _rows(found)))
+    if found.suggestion is not None:  # else a warning has said why
+        again = shlex.join(["keras-opt", "train", directory, "--max-learning-rate", f"{found.suggestion:.2g}"])
+        click.echo(f"{found}\nUse it: {again}")
     if picture:
         with atomic_path(picture) as temporary:
             found.plot().figure.savefig(temporary)
         click.echo(f"The curve is drawn in {picture}.")
     if found.suggestion is None:
-        sys.exit(1)  # a warning has said why
-    click.echo(f"{found}\nUse it: keras-opt train {directory} --max-learning-rate {found.suggestion:.2g}")
+        sys.exit(1)
 
 
 def _rows(found: Any) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import io
 import logging
 import os
 import sys
@@ -59,6 +60,8 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command line."""
     _quieten_tensorflow()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding cannot write is to end nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     debug, arguments = _split_off_debug(sys.argv[1:])
     try:
         with warnings.catch_warnings():
@@ -81,7 +84,7 @@ def main() -> None:
 def _split_off_debug(arguments: list[str]) -> tuple[bool, list[str]]:
     """Take the flag wherever it stands: people add it to the end of the line that failed.
 
-    But what follows the name of a script that `launch` starts is the script's.
+    But what follows `launch` may be the script's.
     """
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     end = arguments.index("launch") if command == "launch" else len(arguments)

@@ -1,6 +1,7 @@
 """`keras-opt predict`."""
 
 import csv
+import math
 import sys
 
 import click
@@ -31,6 +32,8 @@ def command(model: str, images: tuple[str, ...], as_csv: bool) -> None:
     for image in images:
         try:
             probabilities = predictor(image)
+            if math.isnan(probabilities.sum()):
+                raise InputError(f"Model file {model!r} answers image {image!r} with NaN. Give a sound model.")
         except InputError as error:  # the other images are answered all the same
             click.echo(f"keras-opt: {' '.join(str(error).splitlines())}", err=True)
             failed = True

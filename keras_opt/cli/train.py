@@ -4,38 +4,39 @@ from typing import Any
 
 import click
 
+from keras_opt.cli import recipe_options
 from keras_opt.cli.kinds import AUGMENTATIONS, KINDS
 from keras_opt.core.quiet import captured_output
 
-_FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
-_POSITIVE = click.FloatRange(0, min_open=True)
 _FRACTION_OR_0 = click.FloatRange(0, 1, max_open=True)
 
 
 @click.command()
 @click.argument("directory", required=False)
-@click.option("--image-size", type=click.IntRange(min=4), help="Height and width in pixels.  [default: 224]")
-@click.option("--color-mode", type=click.Choice(["rgb", "grayscale"]), help="Colours of the images.  [default: rgb]")
-@click.option("--validation-split", type=_FRACTION, help="Fraction that decisions read.  [default: 0.2]")
+@recipe_options.image_size
+@recipe_options.color_mode
+@click.option("--validation-split", type=recipe_options.FRACTION, help="Fraction that decisions read.  [default: 0.2]")
 @click.option("--test", help="Folder of test images with the same classes.")
-@click.option("--test-split", type=_FRACTION, help="Fraction set aside for the figures.  [default: 0.1]")
-@click.option("--backbone", help="Network of keras.applications to fine-tune, for example MobileNetV2.")
+@recipe_options.test_split
+@recipe_options.backbone
 @click.option("--weights", help="Weights of the backbone: imagenet, a file or none.  [default: imagenet]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length of the one-cycle.  [default: 30]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
-@click.option("--max-learning-rate", type=_POSITIVE, help="Peak of the one-cycle; see lr-find.  [default: 0.004]")
+@recipe_options.batch_size
+@click.option(
+    "--max-learning-rate", type=recipe_options.POSITIVE, help="Peak of the one-cycle; see lr-find.  [default: 0.004]"
+)
 @click.option("--augment", type=click.Choice(AUGMENTATIONS), help="Done to training images.  [default: see above]")
 @click.option("--dropout", type=_FRACTION_OR_0, help="Rate before the classifier.  [default: see above]")
 @click.option("--label-smoothing", type=_FRACTION_OR_0, help="Of the optimised run.  [default: see above]")
 @click.option("--quantize", type=click.Choice(KINDS), help="Kind of the device file.  [default: int8]")
 @click.option("--sparsity", type=_FRACTION_OR_0, help="Fraction of weights to prune; 0 skips pruning.  [default: 0.5]")
-@click.option("--class-weight", type=click.Choice(["balanced"]), help="'balanced' weighs every class alike.")
+@recipe_options.class_weight
 @click.option("--baseline/--no-baseline", default=None, help="Train plain Keras too.  [default: baseline]")
-@click.option("--mixed-precision", is_flag=True, default=None, help="Compute in float16; for GPUs.")
-@click.option("--device", help="For example cpu or gpu:0.")
+@recipe_options.mixed_precision
+@recipe_options.device
 @click.option("--strategy", metavar="[auto|one|mirrored]", help="'mirrored' trains on all GPUs.  [default: none]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.  [default: 0]")
-@click.option("--recipe", "recipe_file", help="A recipe.yaml; options given here go before what stands there.")
+@recipe_options.recipe_file
 @click.option("--out", help="Output folder.  [default: runs/NAME, runs/NAME-2, ...]")
 @click.option("--overwrite", is_flag=True, default=None, help="Replace the run there, once the new one is whole.")
 @click.option("--resume", is_flag=True, default=None, help="Go on with an interrupted or killed run.")
@@ -59,21 +60,13 @@ def command(directory: str | None, recipe_file: str | None, **options: Any) -> N
 
     Example: keras-opt train photos --backbone MobileNetV2
     """
-    if options["test"] and options["test_split"]:
-        raise click.UsageError("--test names the test images, --test-split draws them: give one of the two.")
-    if not (directory or recipe_file or (options["resume"] and options["out"])):
-        raise click.UsageError("Name the folder of images, for example: keras-opt train photos")
+    changes = recipe_options.settings("train", directory, recipe_file, options)
+    if (options["weights"] or "").lower() == "none":
+        changes["weights"] = None
     with captured_output():  # TensorFlow talks while it is imported
         from keras_opt.cli.showing import show_result
         from keras_opt.recipes.main_job import run
-        from keras_opt.recipes.recipe import Recipe, read_settings
+        from keras_opt.recipes.recipe import Recipe
         from keras_opt.recipes.run_folder import resumed_recipe
 
-    changes = {name: value for name, value in options.items() if value is not None}
-    if directory is not None:
-        changes["data"] = directory
-    if (options["weights"] or "").lower() == "none":
-        changes["weights"] = None
-    if recipe_file:
-        changes = {**read_settings(recipe_file), **changes}
     show_result(run(resumed_recipe(changes) if changes.get("resume") else Recipe(**changes)))

@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
+from keras_opt.cli import recipe_options
 from keras_opt.cli.kinds import AUGMENTATIONS
 from keras_opt.core.quiet import captured_output
 
-_FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
-_POSITIVE = click.FloatRange(0, min_open=True)
 _SEARCHED = ["max_learning_rate", "width", "depth", "dropout", "augment_strength", "weight_decay"]
 
 
@@ -17,21 +16,23 @@ _SEARCHED = ["max_learning_rate", "width", "depth", "dropout", "augment_strength
 @click.argument("directory", required=False)
 @click.option("--max-trials", type=click.IntRange(min=1), default=30, show_default=True, help="Of all sessions.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at once.")
-@click.option("--max-seconds", type=_POSITIVE, help="No trial begins after so many.")
+@click.option("--max-seconds", type=recipe_options.POSITIVE, help="No trial begins after so many.")
 @click.option("--search", multiple=True, type=click.Choice(_SEARCHED), help="A setting to search.  [default: all]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of a trial, at most.  [default: 30]")
-@click.option("--image-size", type=click.IntRange(min=4), help="Height and width in pixels.  [default: 224]")
-@click.option("--color-mode", type=click.Choice(["rgb", "grayscale"]), help="Colours of the images.  [default: rgb]")
-@click.option("--validation-split", type=_FRACTION, help="Fraction that trials are judged by.  [default: 0.2]")
+@recipe_options.image_size
+@recipe_options.color_mode
+@click.option(
+    "--validation-split", type=recipe_options.FRACTION, help="Fraction that trials are judged by.  [default: 0.2]"
+)
 @click.option("--test", help="Folder of test images, which the search does not read.")
-@click.option("--test-split", type=_FRACTION, help="Fraction set aside.  [default: 0.1]")
-@click.option("--backbone", help="Network of keras.applications to fine-tune, for example MobileNetV2.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a batch.  [default: 32]")
+@recipe_options.test_split
+@recipe_options.backbone
+@recipe_options.batch_size
 @click.option("--augment", type=click.Choice(AUGMENTATIONS), help="Done to training images.  [default: as in train]")
-@click.option("--class-weight", type=click.Choice(["balanced"]), help="'balanced' weighs every class alike.")
-@click.option("--device", help="For example cpu or gpu:0.")
+@recipe_options.class_weight
+@recipe_options.device
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the search and its trainings.  [default: 0]")
-@click.option("--recipe", "recipe_file", help="A recipe.yaml; options given here go before what stands there.")
+@recipe_options.recipe_file
 @click.option("--out", help="Output folder.  [default: runs/NAME-tune]")
 @click.option("--overwrite", is_flag=True, default=None, help="Replace the search there.")
 @click.option("--resume", is_flag=True, default=None, help="Go on with a search, or add trials to it.")
@@ -53,21 +54,13 @@ def command(
 
     Then: keras-opt train --recipe runs/photos-tune/recipe.yaml
     """
-    if options["test"] and options["test_split"]:
-        raise click.UsageError("--test names the test images, --test-split draws them: give one of the two.")
-    if not (directory or recipe_file or (options["resume"] and options["out"])):
-        raise click.UsageError("Name the folder of images, for example: keras-opt tune photos")
+    changes = recipe_options.settings("tune", directory, recipe_file, options)
     with captured_output():  # TensorFlow talks while it is imported
         from keras_opt.cli.showing import show_table
-        from keras_opt.recipes.recipe import Recipe, read_settings
+        from keras_opt.recipes.recipe import Recipe
         from keras_opt.recipes.search_folder import Plan, place_of
         from keras_opt.recipes.tune import tune
 
-    changes = {name: value for name, value in options.items() if value is not None}
-    if directory is not None:
-        changes["data"] = directory
-    if recipe_file:
-        changes = {**read_settings(recipe_file), **changes}
     recipe = Recipe(**changes)
     if recipe.resume:
         recipe = dataclasses.replace(Plan.load(place_of(recipe)).recipe, **changes)

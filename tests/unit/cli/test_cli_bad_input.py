@@ -5,6 +5,8 @@ import json
 import shutil
 import sys
 
+import keras
+import numpy as np
 import pytest
 from image_folders import damage, write_images
 
@@ -227,6 +229,29 @@ def test_weights_none_are_random_ones(cli, photos, monkeypatch):
     for text in ("none", "None"):
         assert cli("train", photos, *SMALL, "--backbone", "MobileNet", "--weights", text).status == 3
     assert [recipe.weights for recipe in given] == [None, None]
+
+
+def test_a_test_split_takes_the_place_of_the_test_folder_of_a_recipe(cli, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("keras_opt.recipes.main_job.run", lambda recipe: given.append(recipe) or sys.exit(3))
+    (tmp_path / "recipe.yaml").write_text("data: photos\ntest: elsewhere\n")
+    assert cli("train", "--recipe", "recipe.yaml", "--test-split", "0.3").status == 3
+    assert (given[0].test, given[0].test_split) == (None, 0.3)
+
+
+def test_the_model_is_never_the_output_of_its_export(cli, tmp_path, model_file):
+    shutil.copy(model_file, tmp_path / "model.keras")
+    result = cli("export", "model.keras", "--quantize", "float32", "--out", "model.keras")
+    assert_one_line(result, "--out names the model itself", "another name", status=2)
+    assert (tmp_path / "model.keras").read_bytes() == model_file.read_bytes()
+
+
+def test_a_model_that_answers_with_nan_names_no_class(cli, tmp_path, photos):
+    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    model.save(tmp_path / "nan.keras")
+    result = cli("predict", "nan.keras", "photos/red/000.png")
+    assert_one_line(result, "'nan.keras' answers image 'photos/red/000.png' with NaN")
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])

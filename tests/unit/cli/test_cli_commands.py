@@ -2,9 +2,11 @@
 
 import csv
 import io
+import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,12 +14,14 @@ import pytest
 from image_folders import COLOURS, noisy
 
 import keras_opt
+from keras_opt.cli.showing import show_table
 from keras_opt.compression import Candidate, CompressionResult
 from keras_opt.export import LiteRTModel
 from keras_opt.recipes import Recipe, compression_job
 from keras_opt.recipes.images import image_sizes
 from keras_opt.recipes.regularization import MANY, SMALL
 from keras_opt.recipes.run_folder import RunFolder
+from keras_opt.report import Table
 
 COMMANDS = ("demo", "train", "predict", "compress", "export", "bench", "lr-find")
 
@@ -89,6 +93,27 @@ def test_predict_answers_the_others_beside_a_bad_image(cli, model_file, images, 
         "keras-opt: Image 'none.png'",
     ]
     assert result.status == 1
+
+
+def test_names_that_the_output_cannot_write_are_shown_all_the_same(cli, model_file, images, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    os.rename(tmp_path / images[0], tmp_path / name)
+    result = cli("predict", model_file, name, images[1])
+    assert (result.status, result.err) == (0, "")
+    assert [line.rsplit(" ", 1)[0] for line in result.out.splitlines()] == [
+        "caf\\udce9.png: blue",
+        "green.png: green",
+    ]
+
+
+@pytest.mark.parametrize("columns", [0, 5, 40, 80])
+def test_no_figure_of_a_table_is_broken_or_left_out_where_the_terminal_is_narrow(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    figures = [f"{number}.2345" for number in range(12)]
+    row = ("a/long/path/of/a/file/in/a/folder/model.tflite", *figures)
+    show_table(Table("Title", [f"heading {number}" for number in range(13)], [row]))
+    shown = capsys.readouterr().out.split()
+    assert [word for word in shown if word in figures] == figures
 
 
 def test_predict_csv_has_the_probability_of_every_class(cli, model_file, images):
@@ -240,16 +265,27 @@ def test_lr_find_suggests_a_rate_and_draws_the_curve(cli, photos, tmp_path):
     assert result.status == 0, result.err
     lines = result.out.splitlines()
     command = "Use it: keras-opt train photos --max-learning-rate "
-    assert lines[-1].startswith(command)
-    rate = lines[-1].removeprefix(command)
+    assert lines[-2].startswith(command)
+    rate = lines[-2].removeprefix(command)
     assert 1e-4 < float(rate) < 0.1
-    assert lines[-2].startswith(f"Learning rate {rate}: in ")
+    assert lines[-3].startswith(f"Learning rate {rate}: in ")
     marked = [line.split() for line in lines if line.rstrip().endswith("<")]
     assert [cells[0] for cells in marked] == [rate]
-    assert "The curve is drawn in rates.png." in lines
+    assert lines[-1] == "The curve is drawn in rates.png."
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert "learning rates: " in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "rates.png"]
+
+
+def test_lr_find_tells_what_it_found_also_where_the_curve_cannot_be_drawn(cli, monkeypatch):
+    def plot():
+        raise OSError("no space")
+
+    found = SimpleNamespace(curve=([0.1], [1.0], [1.0]), suggestion=0.1, plot=plot)
+    monkeypatch.setattr("keras_opt.recipes.range_test.range_test", lambda recipe: found)
+    result = cli("lr-find", "my photos", "--plot", "rates.png")
+    assert result.out.splitlines()[-1] == "Use it: keras-opt train 'my photos' --max-learning-rate 0.1"
+    assert (result.status, "no space" in result.err) == (1, True)
 
 
 def test_lr_find_tests_what_train_trains(cli, photos, monkeypatch):

@@ -46,6 +46,13 @@ def test_a_search_that_goes_on_takes_its_settings_from_its_folder(called, tmp_pa
     assert (found.data, found.epochs, found.resume, rest) == ("photos", 7, True, [50, None, 1, None])
 
 
+def test_a_test_split_takes_the_place_of_the_test_folder_of_a_recipe(called, tmp_path):
+    Recipe(data="photos", test="elsewhere").save(tmp_path / "recipe.yaml")
+    invoke("--recipe", str(tmp_path / "recipe.yaml"), "--test-split", "0.3")
+    ((recipe, *_),) = called
+    assert (recipe.test, recipe.test_split) == (None, 0.3)
+
+
 def test_nothing_to_search_in_is_told_with_an_example():
     done = click.testing.CliRunner().invoke(command, [])
     assert done.exit_code == 2
