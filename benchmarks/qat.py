@@ -3,9 +3,8 @@
 A small DenseNet loses points in int8: all that its concatenations hold shares one step, however small the values of a
 part are. From the trained network two roads take the same further epochs at the same rates: float training, exported
 with 200 representative images, and quantization-aware training, exported with none. Nothing is selected; the figures
-are those of the files on the 10,000 test images, run in LiteRT. Kernels round differently, by a step an operator, so
-the answers of Keras are compared with the file's beside those of LiteRT's reference kernels. About 15 minutes on a
-quiet machine.
+are those of the files on the 10,000 test images, run in LiteRT, whose answers Keras foretells. Beside its error stands
+that of LiteRT's reference kernels, which round another way. About 15 minutes on a quiet machine.
 """
 
 import argparse
@@ -29,7 +28,7 @@ RATE, FURTHER_RATE = 1e-2, 1e-3
 CLAIM = (
     "On a trained DenseNet whose int8 file loses 2 points of accuracy or more (Fashion-MNIST, 3 seeds), "
     "quantization-aware training wins back at least 80% of them, also of those of a network trained on in float; and "
-    "the Keras model is no further from the file than LiteRT's two sets of kernels are from each other."
+    "the Keras model answers as the file does, to the bit, where LiteRT's two sets of kernels differ."
 )
 
 

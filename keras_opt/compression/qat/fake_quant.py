@@ -31,9 +31,8 @@ def grid(low: Any, high: Any) -> tuple[Any, Any]:
 
 
 def step_of(low: Any, high: Any) -> Any:
-    """The step between two values of a `grid`, to the bit as in a file: the converter divides in float64."""
-    low, high = (tf.cast(end, tf.float64) for end in (low, high))
-    return tf.cast((high - low) / STEPS, tf.float32)
+    """The step between two values of a `grid`."""
+    return _over(tf.cast(high, tf.float64) - tf.cast(low, tf.float64), STEPS)
 
 
 def fake_quant(values: Any, low: Any, high: Any) -> Any:
@@ -65,7 +64,7 @@ def fake_quant_kernel(kernel: Any, per_channel: bool) -> tuple[Any, Any]:
     largest = ops.where(largest == 0, ops.where(widest == 0, 1.0, widest), largest)
     largest = ops.maximum(largest, _SMALLEST_SHARE * widest)
     kind = "fake_quant_with_min_max_vars_per_channel" if per_channel else "fake_quant_with_min_max_vars"
-    return getattr(tf.quantization, kind)(kernel, -largest, largest, narrow_range=True), largest / 127
+    return getattr(tf.quantization, kind)(kernel, -largest, largest, narrow_range=True), _over(largest, 127)
 
 
 def straight_through(rounded: Any, values: Any) -> Any:
@@ -76,3 +75,8 @@ def straight_through(rounded: Any, values: Any) -> Any:
 def nearest(values: Any) -> Any:
     """The nearest integers; halves go up. `keras.ops.round` is an operation that the converter leaves in the file."""
     return keras.ops.floor(values + 0.5)
+
+
+def _over(values, steps):
+    """The quotient as the converter has it, to the bit: it divides in float64."""
+    return tf.cast(tf.cast(values, tf.float64) / steps, tf.float32)

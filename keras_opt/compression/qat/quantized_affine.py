@@ -7,9 +7,11 @@ import keras
 from keras_opt.compression.qat.fake_quant import fake_quant_kernel
 from keras_opt.compression.qat.quantized_kernel import (
     device_linear,
+    narrow,
     rounded_bias,
     scale_and_shift,
     serialized,
+    wide,
 )
 
 KINDS = (keras.layers.BatchNormalization, keras.layers.Normalization, keras.layers.Rescaling)
@@ -63,13 +65,14 @@ class QuantizedAffine(keras.Layer):
 def _scale_and_shift(layer, channels):
     ops = keras.ops
     if isinstance(layer, keras.layers.BatchNormalization):
-        return scale_and_shift(layer)
-    if isinstance(layer, keras.layers.Rescaling):
+        scale, shift = scale_and_shift(layer)
+    elif isinstance(layer, keras.layers.Rescaling):
         scale, shift = layer.scale, layer.offset
     else:
-        deviation = ops.maximum(ops.sqrt(ops.reshape(layer.variance, (-1,))), keras.config.epsilon())
-        scale, shift = 1 / deviation, -ops.reshape(layer.mean, (-1,)) / deviation
-    return tuple(ops.broadcast_to(ops.convert_to_tensor(each, "float32"), (channels,)) for each in (scale, shift))
+        mean, variance = (wide(ops.reshape(each, (-1,))) for each in (layer.mean, layer.variance))
+        deviation = ops.maximum(ops.sqrt(variance), keras.config.epsilon())
+        scale, shift = 1 / deviation, -mean / deviation
+    return tuple(ops.broadcast_to(narrow(each), (channels,)) for each in (scale, shift))
 
 
 def fits(layer: keras.Layer) -> bool:

@@ -99,30 +99,35 @@ class QuantizedKernel(keras.Layer):
         return outputs if step is None else [outputs, step * kernel_step]
 
     def device_weights(self, step: Any = None) -> tuple[Any, Any, Any]:
-        """The kernel, its step and the bias, or `None`, as a device holds them: with the norm in them, and rounded."""
-        kernel, bias = self._kernel(), self.layer.bias if self.layer.use_bias else None
+        """The kernel, its step and the bias, or `None`, as a device holds them: with the norm in them, and rounded.
+
+        What is folded is computed in float64, and so has the same float32 bits in `predict` and in the converter, which
+        multiply in another order.
+        """
+        kernel, bias = wide(self._kernel()), wide(self.layer.bias) if self.layer.use_bias else None
         if self.norm is not None:
             scale, shift = scale_and_shift(self.norm)
             kernel = kernel * self._by_output(scale)
             bias = shift if bias is None else bias * scale + shift
         if self.rescaling is not None:
             kernel = kernel * self.rescaling.scale
-        exact, (kernel, kernel_step) = kernel, self._rounded(kernel)
+        exact = narrow(kernel)
+        kernel, kernel_step = self._rounded(exact)
         if self.rescaling is not None and self.rescaling.offset:
             # Of the rounded kernel, but not from it: the converter knows a rounding with one user only.
             by_output = keras.ops.reshape(exact, (-1, self._outputs()))
-            sums = keras.ops.sum(rounded_bias(by_output, kernel_step), 0)
+            sums = keras.ops.sum(wide(rounded_bias(by_output, kernel_step)), 0)
             shift = sums * (self.rescaling.offset / self.rescaling.scale)
             bias = shift if bias is None else bias + shift
-        if step is not None and bias is not None:
-            bias = rounded_bias(bias, step * kernel_step)
+        if bias is not None:
+            bias = narrow(bias) if step is None else rounded_bias(narrow(bias), step * kernel_step)
         return kernel, kernel_step, bias
 
     def _training_kernel(self):
         """The kernel with the rounding that it will have on a device, and the gradient of one without; and its step."""
         ops, kernel, scale = keras.ops, self._kernel(), 1.0
         if self.norm is not None:
-            scale, _ = scale_and_shift(self.norm)
+            scale = narrow(scale_and_shift(self.norm)[0])
             scale = self._by_output(ops.where(scale == 0, 1.0, scale))
         rounded, step = self._rounded(kernel * scale)
         if self.keep_zeros:
@@ -185,11 +190,21 @@ def takes_in(layer: keras.Layer, rescaling: keras.Layer) -> bool:
 
 
 def scale_and_shift(norm: keras.layers.BatchNormalization) -> tuple[Any, Any]:
-    """What `norm` does at inference: `scale * x + shift`."""
-    scale = keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
-    scale = scale * norm.gamma if norm.scale else scale
-    shift = -norm.moving_mean * scale
-    return scale, shift + norm.beta if norm.center else shift
+    """What `norm` does at inference: `scale * x + shift`, both in float64."""
+    scale = keras.ops.rsqrt(wide(norm.moving_variance) + norm.epsilon)
+    scale = scale * wide(norm.gamma) if norm.scale else scale
+    shift = -wide(norm.moving_mean) * scale
+    return scale, shift + wide(norm.beta) if norm.center else shift
+
+
+def wide(values: Any) -> Any:
+    """`values` in float64."""
+    return keras.ops.cast(values, "float64")
+
+
+def narrow(values: Any) -> Any:
+    """`values` in float32."""
+    return keras.ops.cast(values, "float32")
 
 
 def linear(layer: keras.Layer, inputs: Any, kernel: Any, bias: Any) -> Any:
