@@ -69,10 +69,10 @@ def test_a_training_whose_workers_died_ends_bit_for_bit_as_the_unbroken_one(laun
 
 
 def test_deaths_are_noticed_within_five_seconds(launched):
-    # Both workers may die within a moment, which is noticed once.
-    waits = [min(abs(seen - died) for seen in launched.noticed) for died in launched.died]
-    assert max(waits, default=5) < 5
-    assert launched.log.count("was ended by SIGKILL") == len(launched.noticed)
+    died = [first for first, before in zip(launched.died, [0.0, *launched.died], strict=False) if first - before > 2]
+    assert 1 <= len(died) == len(launched.noticed)  # where both workers die within a moment, the first is noticed
+    assert max(seen - first for first, seen in zip(died, launched.noticed, strict=True)) < 5
+    assert launched.log.count("was ended by SIGKILL") == len(died)
 
 
 def test_no_more_than_one_backup_interval_is_done_again(launched):
