@@ -11,6 +11,7 @@ from keras_opt.report.tables import scroll_box
 
 MOST_UPRIGHT_CLASSES = 6
 MOST_ROOMY_CLASSES = 14
+MOST_DRAWN_CLASSES = 100
 
 
 def draw_class_scores(confusion: ConfusionMatrix) -> Html:
@@ -42,18 +43,19 @@ def draw_confusion(confusion: ConfusionMatrix) -> Html:
     """Draw the matrix as a table: shades show each count's share of its row, blue where right and red where wrong."""
     names, counts = confusion.class_names, confusion.counts
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    heading = [element("th", element("span", name), scope="col", title=name) for name in names]
+    drawn = _classes_to_draw(counts)
+    heading = [element("th", element("span", names[each]), scope="col", title=names[each]) for each in drawn]
     rows = [
         element(
             "tr",
-            element("th", name, scope="row", title=name),
-            *[_cell(names, counts, shares, row, column) for column in range(len(names))],
+            element("th", names[row], scope="row", title=names[row]),
+            *[_cell(names, counts, shares, row, column) for column in drawn],
         )
-        for row, name in enumerate(names)
+        for row in drawn
     ]
     kinds = ["matrix"]
-    kinds += ["upright"] if len(names) <= MOST_UPRIGHT_CLASSES else []
-    kinds += ["dense"] if len(names) > MOST_ROOMY_CLASSES else []
+    kinds += ["upright"] if len(drawn) <= MOST_UPRIGHT_CLASSES else []
+    kinds += ["dense"] if len(drawn) > MOST_ROOMY_CLASSES else []
     content = element(
         "table",
         element("thead", element("tr", element("th", "true \\ predicted", scope="col"), *heading)),
@@ -63,6 +65,8 @@ def draw_confusion(confusion: ConfusionMatrix) -> Html:
     legend = (
         "Rows are true classes, columns predicted ones. Shade: share of the row, blue where right, red where wrong."
     )
+    if len(drawn) < len(names):
+        legend += f" Drawn are the {len(drawn)} classes with the most mistakes, of {len(names):,}."
     return element(
         "div",
         element("h3", "Confusion matrix"),
@@ -100,6 +104,12 @@ def _score_notes(confusion: ConfusionMatrix, predicted: np.ndarray, support: np.
     without = [name for name, count in zip(confusion.class_names, support, strict=True) if count == 0]
     notes = [f"Never predicted, so precision counts as 0: {', '.join(never)}."] if never else []
     return notes + ([f"No images, so recall counts as 0: {', '.join(without)}."] if without else [])
+
+
+def _classes_to_draw(counts: np.ndarray) -> list[int]:
+    """The classes in their order; where they are too many to look at, those with the most mistakes."""
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    return sorted(np.argsort(-mistakes, kind="stable")[:MOST_DRAWN_CLASSES].tolist())
 
 
 def _cell(names, counts: np.ndarray, shares: np.ndarray, row: int, column: int) -> Html:

@@ -26,7 +26,8 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
         path: Where to write, for example `runs/demo/report.html`; its folder must exist.
         report: What to show. Every text in it is escaped.
 
-    Cost: some 10 kB for each curve, 1 kB for each small thumbnail, and 100 kB for a matrix of 40 classes.
+    Cost: some 10 kB for each curve, 1 kB for each small thumbnail, and 100 kB for a matrix of 40 classes;
+    of more than 100 classes the matrix shows those with the most mistakes.
 
     Example:
         >>> write_report("report.html", Report("Fashion-MNIST", "Ten kinds of clothes."))  # doctest: +SKIP

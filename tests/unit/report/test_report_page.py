@@ -131,6 +131,17 @@ def test_classes_that_were_never_predicted_are_named():
     assert "No images, so recall counts as 0: c." in text
 
 
+def test_of_very_many_classes_the_matrix_shows_those_with_the_most_mistakes():
+    counts = np.eye(300, dtype=int) * 50
+    counts[299, 0] = 7
+    text = render(Report("T", confusion=ConfusionMatrix([f"c{i}" for i in range(300)], counts)))
+    page = Page(text)
+    assert sum(cell.get("scope") == "row" and "title" in cell for cell in page.all("th")) == 100
+    assert "c299 → c0: 7 (12.3 %)" in {cell.get("title") for cell in page.all("td")}
+    assert "Drawn are the 100 classes with the most mistakes, of 300." in "".join(page.text)
+    assert len(text) < 1_000_000
+
+
 def test_many_skipped_files_are_folded_away():
     def folded(count):
         table = Table("Skipped files", ("file", "reason"), [(f"{i}.png", "truncated") for i in range(count)])
