@@ -20,7 +20,7 @@ def report(name: str, claim: str, metrics: dict[str, float], rows: list[dict], *
             "metrics": metrics,
             "pairs": len(rows),
             "versions": versions(),
-            "device": platform.processor() or platform.machine(),
+            "device": _cpu(),
             "cores": os.cpu_count(),
             "date": datetime.date.today().isoformat(),
             "rows": rows,
@@ -29,3 +29,11 @@ def report(name: str, claim: str, metrics: dict[str, float], rows: list[dict], *
         write_atomic(RESULTS / f"{name}.json", json.dumps(result, indent=2) + "\n")
     for metric, value in metrics.items():
         print(f"{metric}={value:.6g}")
+
+
+def _cpu() -> str:
+    """The processor as Linux names it, elsewhere its architecture."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

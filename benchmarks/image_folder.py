@@ -1,6 +1,6 @@
 """An epoch of a folder of real-size JPEGs, augmented: `image_folder` against `image_dataset_from_directory` and layers.
 
-2,000 images of about 500x375 pixels and 57 KB, with the spectrum of photographs, are made in a temporary folder, so
+2,000 images of about 500x375 pixels and 54 KB, with the spectrum of photographs, are made in a temporary folder, so
 they lie in the page cache. Both sides shrink them to 224x224, shift, turn and flip them, and give float32 in [0, 1] in
 batches of 32; nothing trains. The first epoch contains the call that makes the dataset; ours fills a named cache too,
 which the later ones read. First epochs stand against first ones, later against later.
@@ -27,7 +27,7 @@ from keras_opt.data import image_folder
 from keras_opt.layers.random_affine import RandomAffine
 
 CLAIM = (
-    "On 2,000 JPEGs of 57 KB, image_folder gives the augmented images of its first epoch at 3.5 times the rate per "
+    "On 2,000 JPEGs of 54 KB, image_folder gives the augmented images of its first epoch at 3.5 times the rate per "
     "CPU-second of image_dataset_from_directory with Keras's layers (decode='fast'; 3 times with 'exact'), and those "
     "of later epochs at 10 times."
 )

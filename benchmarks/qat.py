@@ -3,7 +3,7 @@
 A small DenseNet loses points in int8: all that its concatenations hold shares one step, however small the values of a
 part are. From the trained network two roads take the same further epochs at the same rates: float training, exported
 with 200 representative images, and quantization-aware training, exported with none. Nothing is selected; the figures
-are those of the files on the 10,000 test images, run in LiteRT, whose answers Keras foretells. Beside its error stands
+are those of the files on the 10,000 test images, run in LiteRT, whose answers Keras predicts. Beside its error stands
 that of LiteRT's reference kernels, which round another way. About 15 minutes on a quiet machine.
 """
 
@@ -27,8 +27,8 @@ BATCH_SIZE = 64
 RATE, FURTHER_RATE = 1e-2, 1e-3
 CLAIM = (
     "On a trained DenseNet whose int8 file loses 2 points of accuracy or more (Fashion-MNIST, 3 seeds), "
-    "quantization-aware training wins back at least 80% of them, also of those of a network trained on in float; and "
-    "the Keras model answers as the file does, to the bit, where LiteRT's two sets of kernels differ."
+    "quantization-aware training wins back at least 80% of them, and of what int8 costs after as many more epochs in "
+    "float; and the Keras model answers as the file does, to the bit, where LiteRT's two sets of kernels differ."
 )
 
 
@@ -99,8 +99,8 @@ def run(seed: int, count: int, epochs: int, further_epochs: int) -> dict[str, fl
         step = devices["default"].output.scale
     row["qat"] = accuracy(on_device)
     in_keras = model.predict(x_test, batch_size=500, verbose=0)
-    for name, foretold in (("keras", in_keras), ("kernels", other)):
-        steps = np.abs(on_device - foretold).max(-1) / step
+    for name, expected in (("keras", in_keras), ("kernels", other)):
+        steps = np.abs(on_device - expected).max(-1) / step
         row |= {f"{name}_max_lsb": float(steps.max()), f"{name}_within_1_lsb": float(np.mean(steps < 1.01))}
     for kind in ("", "_further"):
         row[f"gap{kind}"] = row[f"float{kind}"] - row[f"ptq{kind}"]

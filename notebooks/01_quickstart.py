@@ -143,7 +143,8 @@ left.set(title="Validation accuracy", xlabel="CPU seconds")
 left.legend()
 middle.plot(history["learning_rate"])
 middle.set(title="Learning rate", xlabel="epoch")
-monitor.plot(right)
+_ = monitor.plot(right)
+
 # %% [markdown]
 # ## Prune and fine-tune
 # Half of the kernel weights go, inside stock `fit`; the masks stay.
@@ -169,7 +170,7 @@ export = keras_opt.export.to_tflite(
     model, "model.tflite", quantize="int8", representative_data=x_train[:200], class_names=names
 )
 plain_export = keras_opt.export.to_tflite(plain, "plain.tflite", class_names=names)
-export
+print(export)
 
 # %% [markdown]
 # ## Does the claim hold?

@@ -18,7 +18,7 @@
 #
 # **Claim.** One small network, 9,000 Fashion-MNIST images, 30 epochs. With one cycle that peaks at the rate which a
 # test of 100 updates suggests, SGD ends with a lower validation loss than with that rate held constant. Stopping
-# criteria end an Adam training at the very epoch that their replay over a finished history foretells; a quarter of the
+# criteria end an Adam training at the very epoch that their replay over a finished history predicts; a quarter of the
 # epochs is saved, and the best validation loss of all 30 is kept. And that training, killed twice with `kill -9` and
 # started again, ends with the same history, weights and optimizer state as one that was never killed, bit for bit. The
 # last cell shows whether it holds, and what Keras's own `BackupAndRestore` makes of the same kills.
@@ -297,11 +297,11 @@ def equal(end):
 
 
 cycle, constant = (histories[name].history["val_loss"][-1] for name in ("SGD + OneCycle", "SGD"))
-foretold = EPOCHS if replays["Adam"].epoch is None else replays["Adam"].epoch + 1
+predicted = EPOCHS if replays["Adam"].epoch is None else replays["Adam"].epoch + 1
 stopped, kept, possible = len(whole["epochs"]), replays["Adam"].best, min(histories["Adam"].history["val_loss"])
 holds = {
     f"last validation loss {cycle:.3f} with one cycle, {constant:.3f} at a constant rate": cycle < constant,
-    f"stopped after epoch {stopped}, foretold {foretold}, of {EPOCHS}": stopped == foretold <= EPOCHS * 3 / 4,
+    f"stopped after epoch {stopped}, predicted {predicted}, of {EPOCHS}": stopped == predicted <= EPOCHS * 3 / 4,
     f"best validation loss up to there {kept:.4f}, of all epochs {possible:.4f}": kept == possible,
     f"return codes {codes}, and {equal(resumed)} of {len(whole)} arrays are equal": (
         codes == [-9] * len(KILLS) + [0] and equal(resumed) == len(whole)
@@ -309,5 +309,8 @@ holds = {
 }
 for sentence, true in holds.items():
     print(f"{'holds' if true else 'does not hold'}: {sentence}")
-print(f"with Keras's own BackupAndRestore {equal(keras_resumed)} of {len(whole)} arrays are equal,", end=" ")
-print(f"and the history has {len(keras_resumed.get('epochs', []))} epochs instead of {stopped}")
+if keras_resumed:
+    print(f"with Keras's own BackupAndRestore {equal(keras_resumed)} of {len(whole)} arrays are equal,", end=" ")
+    print(f"and the history has {len(keras_resumed['epochs'])} epochs instead of {stopped}")
+else:
+    print("with Keras's own BackupAndRestore it never ends: the last start could not read the backup")

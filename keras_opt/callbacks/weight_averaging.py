@@ -52,8 +52,8 @@ class WeightAveraging(keras.callbacks.Callback):
     after this one to its begin of the next, and after training, also one that Ctrl-C ended. Training, the callbacks
     listed before at the end of an epoch, and checkpoints within an epoch see the raw weights, and everybody does until
     averaging has started. Weights that another callback sets while the averages are in place are lost. So list
-    BackupAndRestore before this callback, EarlyStopping and ModelCheckpoint after it. A second `fit` starts anew, from
-    the weights as they are then.
+    EarlyStopping and ModelCheckpoint after this callback. A second `fit` starts anew, from the weights as they are
+    then.
 
     Every weight of a floating type is averaged, BatchNorm statistics too; lookahead leaves those of the fast weights,
     as its authors do. Constraints are applied to the averages when they are put in place, so weights pruned by

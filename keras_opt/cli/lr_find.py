@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def command(directory: str, picture: str | None, **options: Any) -> None:
     """Suggest the learning rate for training on a folder of images.
 
     Trains the network of `keras-opt train` for at most 100 updates, at rates that rise from tiny to huge, and reads off
-    where most of the fall of the loss is done. Give it the options that you will give to train. Nothing is kept.
+    where most of the fall of the loss is done. Give it the options that you will give to train, where it has them.
+    Nothing is kept.
 
     Example: keras-opt lr-find photos --image-size 96 --plot rates.png
     """
@@ -42,17 +44,26 @@ def command(directory: str, picture: str | None, **options: Any) -> None:
         from keras_opt.recipes.recipe import Recipe
         from keras_opt.report.inputs import Table
 
-    found = range_test(Recipe(data=directory, **{name: value for name, value in options.items() if value is not None}))
+    given = {name: value for name, value in options.items() if value is not None}
+    found = range_test(Recipe(data=directory, **given))
     show_table(Table("Loss by learning rate", ("rate", "loss", "smoothed", ""), _rows(found)))
     if found.suggestion is not None:  # else a warning has said why
-        again = shlex.join(["keras-opt", "train", directory, "--max-learning-rate", f"{found.suggestion:.2g}"])
-        click.echo(f"{found}\nUse it: {again}")
+        rate = ("--max-learning-rate", f"{found.suggestion:.2g}")
+        click.echo(f"{found}\nUse it: {shlex.join(['keras-opt', 'train', directory, *_as_given(given), *rate])}")
     if picture:
         with atomic_path(picture) as temporary:
             found.plot().figure.savefig(temporary)
         click.echo(f"The curve is drawn in {picture}.")
     if found.suggestion is None:
         sys.exit(1)
+
+
+def _as_given(options: Mapping[str, Any]) -> list[str]:
+    """The options as a command line has them."""
+    written = []
+    for name, value in options.items():
+        written += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return written
 
 
 def _rows(found: Any) -> list[tuple[str, ...]]:

@@ -75,7 +75,7 @@ def place(devices: Mapping[str, str]) -> Placement:
     When not: this is no pipeline. A layer waits for the one before it, so one device works at a time, and every step
     copies what goes from one to the other. It makes room, not speed. If the model fits on one device, train it there,
     with a replica on each of the others (`keras_opt.distribute.strategy`); if it nearly does, accumulation, mixed
-    precision or `keras.RematScope` cost less (benchmarks/memory.py).
+    precision or `keras.RematScope` cost less (benchmarks/results/memory.json).
 
     Build a model that fits on no single device in `with keras.device("cpu:0"):`, compile it, then place it. Layers that
     no pattern names stay where they are, and so does the loss. The backward pass is placed in `fit` and

@@ -80,7 +80,7 @@ def _conversions(inputs, outputs):
     if takes is not None:
         scale, shift = _numbers(takes, len(inputs) == 1, "+")
         low, high = (np.iinfo(takes.dtype).min, np.iinfo(takes.dtype).max)
-        c.append(f"q = fminf(fmaxf(roundf(x / {scale}f) {shift}, {low}), {high});")
+        c.append(f"q = fminf(fmaxf(rintf(x / {scale}f) {shift}, {low}), {high});")
         python.append(f"q = np.clip(np.round(x / {scale}) {shift}, {low}, {high})")
     if gives is not None:
         scale, shift = _numbers(gives, len(outputs) == 1, "-")

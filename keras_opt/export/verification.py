@@ -70,7 +70,7 @@ class Verification:
             line = f"{each.output}, {self.rows:,} rows: {each}"
             if lsb:
                 steps = each.max_error / lsb
-                line += f" ({steps:.3g} steps of the file's output; {share:.2%} of the values within one)"
+                line += f"; at most {steps:.3g} steps of the file's output, {share:.2%} of the values within one"
             lines.append(line)
         return "\n".join(lines)
 

@@ -54,7 +54,7 @@ class DropBlock(keras.layers.Layer):
 
     Neighbours in a feature map say much the same, so a convolutional network hardly misses the single values that
     `keras.layers.Dropout` takes; it does miss a whole block. For convolutional layers of networks that overfit: a small
-    ResNet gained 1.7 points of test accuracy with 500 images and 1.2 with 5,000, and lost 0.4 with 60,000 in four
+    ResNet gained 1.7 points of test accuracy with 500 images and 1.2 with 5,000, and lost 0.4 with 55,000 in four
     epochs (benchmarks/results/regularizers.json). Whole channels are dropped by `keras.layers.SpatialDropout2D`; behind
     a `Dense` layer take `Dropout`.
 

@@ -64,7 +64,7 @@ def run(recipe: Recipe, verbose: str | int = "auto") -> Result:
         >>> import keras_opt
         >>> result = keras_opt.recipes.run(keras_opt.recipes.Recipe.demo())     # doctest: +SKIP
         >>> result.optimised.device_test_accuracy                               # doctest: +SKIP
-        0.885
+        0.8765
     """
     progress = Progress.of("run", verbose)
     check_devices(recipe)

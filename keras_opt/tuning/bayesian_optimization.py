@@ -73,8 +73,8 @@ class BayesianOptimization(SearchTuner):
             is damaged.
         NoEffectWarning: `alpha` or `beta` without `sampler="keras_tuner"`.
 
-    Cost: for "gp" a fit to at most 64 of the trials and some thousand predictions a trial; CPU seconds a trial, beside
-        the training, in benchmarks/search_quality.py.
+    Cost: for "gp" a fit to at most 64 of the trials and some thousand predictions a trial; 0.02 CPU seconds a
+        trial, beside the training (benchmarks/results/search_quality.json).
 
     Source: D. R. Jones et al., 1998, "Efficient Global Optimization of Expensive Black-Box Functions" (expected
         improvement, equation 15); S. Ament et al., 2023, "Unexpected Improvements to Expected Improvement for Bayesian

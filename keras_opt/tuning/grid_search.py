@@ -64,7 +64,7 @@ class GridSearch(SearchTuner):
         UserWarning: Trials failed, with their errors; the objective is measured on training data; a file of the search
             is damaged.
 
-    Cost: microseconds a trial beside the training.
+    Cost: some 2 ms of CPU a trial beside the training (benchmarks/results/search_quality.json).
 
     Source: none; the order is keras-tuner's.
 

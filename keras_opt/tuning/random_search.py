@@ -49,7 +49,7 @@ class RandomSearch(SearchTuner):
         UserWarning: Trials failed, with their errors; the objective is measured on training data; a file of the search
             is damaged.
 
-    Cost: microseconds a trial beside the training.
+    Cost: some 2 ms of CPU a trial beside the training (benchmarks/results/search_quality.json).
 
     Source: J. Bergstra and Y. Bengio, 2012, "Random Search for Hyper-Parameter Optimization".
 

@@ -28,7 +28,7 @@ def test_the_proposed_command_runs(keras_opt_process, photos, answer, tmp_path):
     command, *proposed = shlex.split(answer.splitlines()[-1].removeprefix("Use it: "))
     assert (command, proposed[0]) == ("keras-opt", "train")
     more = ("--epochs", "1", "--no-baseline", "--sparsity", "0", "--out", str(tmp_path / "run"))
-    run = keras_opt_process(*proposed, *SETTINGS, *more, cwd=photos.parent)
+    run = keras_opt_process(*proposed, *more, cwd=photos.parent)
     assert run.returncode == 0, run.stderr
     rate = proposed[proposed.index("--max-learning-rate") + 1]
     recipe = (tmp_path / "run" / "recipe.yaml").read_text()

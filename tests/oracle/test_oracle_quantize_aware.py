@@ -194,7 +194,7 @@ def test_a_confident_error_has_the_gradient_that_it_has_in_float():
     assert aware(x)[0, 1] == 0
 
 
-def test_averaged_weights_foretell_their_file(tmp_path):
+def test_averaged_weights_predict_their_file(tmp_path):
     x, y = RNG.integers(0, 256, (32, 8, 8, 1)).astype("float32"), RNG.integers(0, 3, 32)
     model = quantize_aware(models.convnet((4,), (8, 8, 1), 40, preprocessing=SCALE, classifier_activation=None))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

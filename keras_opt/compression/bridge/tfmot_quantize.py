@@ -16,7 +16,7 @@ def tfmot_quantize(model: Any, collaborative: str | None = None) -> Any:
     """Returns a tf_keras model in TF-MOT's wrappers for 8-bit quantization-aware training, ready for `compile`, `fit`.
 
     For those who compare with TF-MOT or depend on it; `quantize_aware` works on the Keras 3 model itself, on nested
-    models and on more layers, and foretells the device file more closely.
+    models and on more layers, and predicts the device file more closely.
 
     Train the result a little at a low rate: the ranges of the activations are learnt in `fit`. It takes callbacks of
     Keras 3 and keras_opt (see `for_tf_keras`); compile it as a tf_keras model. `export.to_tflite` writes it as an int8

@@ -81,12 +81,12 @@ class QuantizedRange(keras.Layer):
         low, high = self._ends(tensors, training and self.trainable and not means)
         step = step_of(low, high)
         # The file has the operations, which round by themselves.
-        is_foretold = not (training or is_written_for_a_device())
+        is_inference = not (training or is_written_for_a_device())
         rounding = fake_quant_means if means and not is_written_for_a_device() else fake_quant
         rounded = [rounding(tensor, low, high) for tensor in tensors]
         if training and self.inference_only:
             rounded = tensors
-        elif is_foretold and addends is not None:
+        elif is_inference and addends is not None:
             rounded = [
                 tensor if each is None else straight_through(requantized(each, low, high, step), tensor)
                 for tensor, each in zip(rounded, addends, strict=True)

@@ -260,11 +260,11 @@ def test_a_mistyped_folder_costs_no_interrupted_run(cli, monkeypatch, photos, tm
 
 
 def test_lr_find_suggests_a_rate_and_draws_the_curve(cli, photos, tmp_path):
-    options = ("--image-size", 16, "--batch-size", 27, "--augment", "none", "--plot", "rates.png")
-    result = cli("lr-find", "photos", *options)
+    options = ("--image-size", 16, "--batch-size", 27, "--augment", "none")
+    result = cli("lr-find", "photos", *options, "--plot", "rates.png")
     assert result.status == 0, result.err
     lines = result.out.splitlines()
-    command = "Use it: keras-opt train photos --max-learning-rate "
+    command = f"Use it: keras-opt train photos {' '.join(map(str, options))} --max-learning-rate "
     assert lines[-2].startswith(command)
     rate = lines[-2].removeprefix(command)
     assert 1e-4 < float(rate) < 0.1
@@ -283,8 +283,9 @@ def test_lr_find_tells_what_it_found_also_where_the_curve_cannot_be_drawn(cli, m
 
     found = SimpleNamespace(curve=([0.1], [1.0], [1.0]), suggestion=0.1, plot=plot)
     monkeypatch.setattr("keras_opt.recipes.range_test.range_test", lambda recipe: found)
-    result = cli("lr-find", "my photos", "--plot", "rates.png")
-    assert result.out.splitlines()[-1] == "Use it: keras-opt train 'my photos' --max-learning-rate 0.1"
+    result = cli("lr-find", "my photos", "--mixed-precision", "--plot", "rates.png")
+    said = "Use it: keras-opt train 'my photos' --mixed-precision --max-learning-rate 0.1"
+    assert result.out.splitlines()[-1] == said
     assert (result.status, "no space" in result.err) == (1, True)
 
 

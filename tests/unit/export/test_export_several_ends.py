@@ -124,7 +124,7 @@ def test_the_text_and_the_single_properties(exported):
     for part in (
         "input b_sound: 1 x 6 x 2 int8 (scale",
         "output m_box: 1 x 3 int8",
-        "q = fminf(fmaxf(roundf(x / scale",
+        "q = fminf(fmaxf(rintf(x / scale",
     ):
         assert part in text
     with pytest.raises(InputError, match=r"has 2 inputs \('b_sound', 'a_image'\)\. Read the property `inputs`"):

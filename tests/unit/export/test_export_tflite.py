@@ -52,7 +52,7 @@ def test_the_text_of_an_export(exports):
         "a.tflite: int8, 12,345 bytes, 6,789 with gzip\n"
         "input 1 x 12 x 12 x 3 int8 (scale 1, zero point -128), output int8 (scale 0.003906, zero point -128), "
         "3 class names\n"
-        "C:      q = fminf(fmaxf(roundf(x / 1.0f) - 128, -128), 127);  y = 0.00390625f * (q + 128);\n"
+        "C:      q = fminf(fmaxf(rintf(x / 1.0f) - 128, -128), 127);  y = 0.00390625f * (q + 128);\n"
         "Python: q = np.clip(np.round(x / 1.0) - 128, -128, 127);  y = 0.00390625 * (q + 128)"
     )
     assert "input 1 x 12 x 12 x 3 float32, output float32, 3" in str(exports["float32"])

@@ -29,7 +29,7 @@ def test_the_text_of_a_verification():
     agreement = Agreement("y", 0.996, 0.02, 0.0123456, 0.9, 0.89, "accuracy")
     assert str(Verification((agreement,), (1 / 256,), 2500, (0.9876,))) == (
         "y, 2,500 rows: 99.60% of the answers are the same; relative error 0.02, largest difference 0.0123; "
-        "accuracy 0.89 instead of 0.9 (3.16 steps of the file's output; 98.76% of the values within one)"
+        "accuracy 0.89 instead of 0.9; at most 3.16 steps of the file's output, 98.76% of the values within one"
     )
     plain = Agreement("y", None, 1e-7, 1.5e-07)
     found = Verification((plain,), (None,), 10, (None,))
