@@ -136,6 +136,17 @@ def test_a_polynomial_schedule_ends_at_its_final_sparsity():
     assert sparsity(model)["total"] == pytest.approx(0.75, abs=0.005)
 
 
+def test_a_fit_that_is_shorter_than_its_schedule_is_told():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4)])
+    wrapped = tfmot_prune(model, PolynomialSparsity(0.0, 0.5, begin_step=0, end_step=3), frequency=1)
+    wrapped.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="ended after 2 updates, before the schedule, which ends with update 3"):
+        wrapped.fit(np.ones((2, 4)), np.ones((2, 4)), batch_size=1, verbose=0)
+    wrapped.fit(np.ones((1, 4)), np.ones((1, 4)), verbose=0)
+    copy_weights_back(wrapped)
+    assert sparsity(model)["total"] == 0.5
+
+
 @pytest.mark.parametrize("target", [0.25, full(0.5), full(0.75)])
 def test_native_and_tfmot_pruning_give_the_same_masks(target):
     model = network()

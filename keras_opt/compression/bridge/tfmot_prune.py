@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from keras_opt.compression.bridge.tf_keras_import import tfmot
+from keras_opt.compression.bridge.tf_keras_import import tf_keras, tfmot
 from keras_opt.compression.bridge.tf_keras_models import as_tf_keras, ready_for_fit, wrap_layers
 from keras_opt.compression.pruning.sparsity_schedules import ConstantSparsity, PolynomialSparsity
 from keras_opt.core.call_stack import users_stacklevel
@@ -39,6 +39,7 @@ def tfmot_prune(model: Any, pruning_schedule: Any, frequency: int = 100, **setti
 
     Warns:
         NoEffectWarning: TF-MOT leaves kernels dense, those of depthwise layers for example; they are named.
+        UserWarning: At the end of a `fit` that ended before the schedule did.
 
     Source: M. Zhu and S. Gupta, 2017, "To prune, or not to prune".
 
@@ -67,7 +68,28 @@ def tfmot_prune(model: Any, pruning_schedule: Any, frequency: int = 100, **setti
     except (TypeError, ValueError) as error:
         raise InputError(f"tfmot_prune: TF-MOT refuses {settings or 'the model'}: {error}") from error
     warn_of_layers_left("tfmot_prune", "prune", left, "PruneLowMagnitude prunes them")
-    return ready_for_fit(pruned, source, lambda: [sparsity.UpdatePruningStep()])
+    return ready_for_fit(pruned, source, lambda: [sparsity.UpdatePruningStep(), _end_check(schedule)])
+
+
+def _end_check(schedule: Any) -> Any:
+    """A callback of tf_keras that warns where `fit` ends before `schedule` does."""
+
+    class EndCheck(tf_keras().callbacks.Callback):
+        def on_train_end(self, logs: Any = None) -> None:
+            wrapped = [each for each in self.model.submodules if hasattr(each, "pruning_step")]
+            step = min((int(each.pruning_step) for each in wrapped), default=None)
+            # A constant sparsity has the end -1, a class of the user's own maybe none.
+            end = max(getattr(schedule, name, -1) for name in ("begin_step", "end_step"))
+            if step is not None and step < end:
+                warnings.warn(
+                    f"tfmot_prune: the fit ended after {step} updates, before the schedule, which ends with update "
+                    f"{end}: the model is denser than asked. Another fit goes on from here; or let the schedule end "
+                    "earlier.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+
+    return EndCheck()
 
 
 def warn_of_layers_left(owner: str, verb: str, left: list[str], cure: str) -> None:

@@ -1,5 +1,7 @@
 """A copy of a model of which some channels are gone."""
 
+import tempfile
+
 import keras
 import numpy as np
 
@@ -42,6 +44,8 @@ def cut_model(graph: ChannelGraph, stays: np.ndarray) -> keras.Model:
         if isinstance(layer, keras.Layer) and layer.weights and not has_graph(layer):
             axes = graph.cuts[id(layer)][1].weights if id(layer) in graph.cuts else {}
             set_weights(its_copy, [_cut(weight, axes.get(weight.name, ()), stays) for weight in layer.weights])
+        if hasattr(layer, "save_assets") and hasattr(layer, "load_assets"):
+            _copy_assets(layer, its_copy)
     for layer, its_copy in reversed(copies.values()):  # models before what they hold, whose flags they set
         _copy_trainable(layer, its_copy)
     return copy
@@ -75,6 +79,16 @@ def _cut(weight, axes, stays):
         if labels is not None:
             values = np.compress(stays[labels], values, axis)
     return values
+
+
+def _copy_assets(layer, copy):
+    """What a layer has learnt that is neither in its config nor among its weights: the words of a vocabulary."""
+    variables = {}
+    layer.save_own_variables(variables)
+    copy.load_own_variables(variables)
+    with tempfile.TemporaryDirectory() as folder:
+        layer.save_assets(folder)
+        copy.load_assets(folder)
 
 
 def _copy_trainable(layer, copy):

@@ -149,6 +149,8 @@ class Distillation(keras.Model):
         features = dict(features or {})
         self.student = student
         self.output_names = functional(student).output_names  # by which `compile` takes losses and metrics
+        outputs = functional(student).output
+        self._keys = tuple(sorted(outputs) if isinstance(outputs, Mapping) else self.output_names)
         self.hints = hints("distill", features, student, teacher)
         self._learner = _with_features(student, features)
         self._teacher = _with_features(teacher, features.values())
@@ -162,10 +164,10 @@ class Distillation(keras.Model):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, loss_weights: Any = None, *arguments: Any, **settings: Any
     ) -> None:
-        """As the student's; `loss_weights` weigh the soft targets of each output too."""
+        """As the student's; `loss_weights` weigh the soft targets of each output too, by 1 where it has none."""
         super().compile(optimizer, loss, loss_weights, *arguments, **settings)
-        if isinstance(loss_weights, Mapping) and set(loss_weights) == set(self.output_names):
-            loss_weights = [loss_weights[name] for name in self.output_names]
+        if isinstance(loss_weights, Mapping):
+            loss_weights = [loss_weights.get(key) for key in self._keys]
         weights = [1.0 if weight is None else weight for weight in keras.tree.flatten(loss_weights)]
         self._output_weights = tuple(weights * len(self._soft_targets) if len(weights) == 1 else weights)
 
@@ -202,6 +204,8 @@ class Distillation(keras.Model):
 
     def _distance(self, x, told, step, sample_weight):
         """How far the student is from the teacher."""
+        if isinstance(sample_weight, Mapping):
+            sample_weight = [sample_weight.get(key) for key in self._keys]
         weights = keras.tree.flatten(sample_weight)
         features = []
         if told is None or self.hints:
@@ -259,7 +263,8 @@ def cache_teacher(
     if len(getattr(teacher, "outputs", None) or ()) != 1:
         cure = "Fit with the teacher in the step, without this."
         raise argument_error("cache_teacher", "teacher", teacher.name, "a built model with one output", cure)
-    columns = {_LABELS: y, _TOLD: teacher.predict(x, batch_size=batch_size, verbose=verbose)}
+    (told,) = keras.tree.flatten(teacher.predict(x, batch_size=batch_size, verbose=verbose))  # maybe in a dict
+    columns = {_LABELS: y, _TOLD: told}
     if class_weight is None:
         return arrays(x, columns, batch_size=batch_size, seed=seed)
     columns[_WEIGHTS] = sample_weights("cache_teacher", np.asarray(y), class_weight)

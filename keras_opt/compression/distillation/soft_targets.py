@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from keras_opt.core.errors import InputError, argument_error, check_choice
@@ -14,7 +15,10 @@ TASKS = ("classification", "multi_label", "regression", "segmentation")
 
 _SMALLEST = 1e-7  # the probability below which a logarithm is cut, as in Keras
 _TASKS = {"softmax": "classification", "sigmoid": "multi_label"}
-_ACTIVATIONS = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
+_ACTIVATIONS = {
+    keras.activations.softmax: "softmax",
+    **dict.fromkeys((keras.activations.sigmoid, ops.sigmoid, tf.sigmoid), "sigmoid"),
+}
 
 
 class SoftTargets(keras.losses.Loss):
@@ -69,6 +73,8 @@ def as_logits(outputs: Any, kind: str) -> Any:
 def output_kinds(owner: str, argument: str, model: keras.Model) -> list[str]:
     """For each output of `model` how it ends: "softmax" (or a mean of such), "sigmoid" or "linear".
 
+    What was a probability and is scaled behind its softmax or sigmoid, out of [0, 1], is linear.
+
     Raises:
         ValueError: The model has no graph, or ends in an operation whose outputs are none of these.
     """
@@ -80,8 +86,7 @@ def output_kinds(owner: str, argument: str, model: keras.Model) -> list[str]:
         )
     model = functional(model)
     ends = [_end(model, name) for name in output_leaves(model)]
-    sums_to_one = _sum_to_one(model)
-    kinds = ["softmax" if one else end for end, one in zip(ends, sums_to_one, strict=True)]
+    kinds = [_kind(end, output) for end, output in zip(ends, _shown(model), strict=True)]
     for kind, name in zip(kinds, output_leaves(model), strict=True):
         if kind is None:
             raise InputError(
@@ -119,19 +124,21 @@ def tasks_of(owner: str, model: keras.Model, kinds: list[str], task: str | Seque
 
 def _end(model, name):
     """The activation that the output of the layer `name` comes from, or `None`."""
-    layers = {layer.name: layer for layer in model.layers}
-    layer = layers.get(name)
+    layers = {operation.name: operation for operation in model.operations}
+    layer = layers[name]
     while isinstance(getattr(layer, "layer", None), keras.Layer):  # a wrapper
         layer = layer.layer
+    if type(layer).__name__ == "Sigmoid":  # the operation of keras.ops
+        return "sigmoid"
     if has_graph(layer):
         return _end(functional(layer), output_leaves(layer)[0])
     graph = calls(model)
     sources = graph[name][0]
     if isinstance(layer, keras.layers.Average):
         return _common_end(model, sources)
-    if _is_weighted_mean(layer) and isinstance(layers.get(sources[0]), keras.layers.Concatenate):
+    if _is_weighted_mean(layer) and isinstance(layers[sources[0]], keras.layers.Concatenate):
         return _common_end(model, graph[sources[0]][0])
-    if layer is not None and hasattr(layer, "activation"):
+    if hasattr(layer, "activation"):
         return _ACTIVATIONS.get(layer.activation, "linear")
     return _end(model, sources[0]) if len(sources) == 1 else None
 
@@ -150,15 +157,19 @@ def _is_weighted_mean(layer):
     return bool(np.all(kernel >= 0) and abs(kernel.sum() - 1) < 1e-3)
 
 
-def _sum_to_one(model):
-    """For each output whether its rows are probabilities: so a mean or a vote of softmaxes is told from logits."""
+def _shown(model):
+    """The outputs of `model` for random inputs, by which a mean or a vote of softmaxes is told from logits."""
     generator = np.random.default_rng(0)
     inputs = keras.tree.map_structure(
         lambda each: generator.uniform(0, 1, (4, *(size or 8 for size in each.shape[1:]))).astype(each.dtype),
         model.input,
     )
-    outputs = [ops.convert_to_numpy(output) for output in keras.tree.flatten(model(inputs, training=False))]
-    return [
-        output.shape[-1] > 1 and bool(np.all(output >= 0) and np.allclose(output.sum(-1), 1, atol=1e-3))
-        for output in outputs
-    ]
+    return [ops.convert_to_numpy(output) for output in keras.tree.flatten(model(inputs, training=False))]
+
+
+def _kind(end, output):
+    """The kind of an output that comes from the activation `end`, by values of it."""
+    if output.shape[-1] > 1 and np.all(output >= 0) and np.allclose(output.sum(-1), 1, atol=1e-3):
+        return "softmax"
+    is_probability = not np.any((output < 0) | (output > 1 + 1e-3))
+    return "linear" if end in _TASKS and not is_probability else end

@@ -75,7 +75,8 @@ def compress(
         max_flash_bytes: The largest file; `None` for any.
         max_arena_bytes: The largest arena of TFLite Micro; `None` for any.
         budget_seconds: When to stop; what was not tried is said. `None` tries all.
-        folder: For the files and the state of the search; made if it is not there.
+        folder: For the files and the state of the search; made if it is not there. Give another one where `train` has
+            changed: only another number of batches, or of rows with a label, is noticed.
         epochs: Int of at least 1, of each fine-tuning.
         learning_rate: Float above 0, the first rate of Adam's cosine decay; a tenth of it for quantization-aware
             training.
@@ -114,6 +115,7 @@ def compress(
     """
     limits = Limits(max_drop, max_flash_bytes, max_arena_bytes)
     check_numbers(limits, budget_seconds, epochs, learning_rate, seed)
+    epochs, learning_rate, seed = int(epochs), float(learning_rate), int(seed)  # NumPy's cannot be written as JSON
     check_choice("compress", "objective", objective, OBJECTIVES)
     check_choice("compress", "task", task, (None, *TASKS))
     recipes = CompressionRecipe.defaults() if recipes is None else recipes
@@ -124,9 +126,10 @@ def compress(
     metric, name, lower_is_better = metric_or_raise(metric, task, model)
     train, validation = batches("train", train, seed), batches("validation", validation, seed)
     loss = loss_of(model, task, train)
+    labels = {}
     for which, data in (("train", train), ("validation", validation)):
         check_inputs(which, data, model)
-        check_targets(which, data, model, task, loss)
+        labels[f"labels of {which}"] = check_targets(which, data, model, task, loss)
     if max_arena_bytes is not None:
         require("tflite_micro", extra="micro")
     judge = Judge(validation, metric, name, lower_is_better)
@@ -134,10 +137,11 @@ def compress(
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "metric": name, "reference": reference}
     settings |= {"batches of train": int(train.cardinality()), "model": fingerprint(model), "task": task}
     settings |= {"loss": json.dumps(keras.saving.serialize_keras_object(loss), sort_keys=True, default=str)}
+    settings |= labels
     finished = FinishedCandidates(Path(folder), settings)
     with progress.stage("compress", sum(1 + recipe.epochs(epochs) for recipe in recipes)) as stage:
         training = Training(
-            model, train, loss, task, epochs, learning_rate, seed, finished.folder / "trainings", Stopwatch(),
+            model, train, loss, task, epochs, learning_rate, seed, finished.trainings, Stopwatch(),
             budget_seconds, stage,
         )  # fmt: skip
         attempts = Attempts(training, finished, judge, reference)

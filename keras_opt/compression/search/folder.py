@@ -16,10 +16,13 @@ from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
 
 _STATE = "compress.json"
+_TRAININGS = "compress_trainings"  # it is removed: a name that no folder of the user has
 
 
 class FinishedCandidates:
-    """The candidates that are finished, in a folder beside their files.
+    """The candidates that are finished, in a folder beside their files and the backups of a training.
+
+    The settings are written before anything is trained: a training that was broken off belongs to them.
 
     Raises:
         ValueError: The folder has those of another search, or their list is damaged.
@@ -32,6 +35,8 @@ class FinishedCandidates:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _STATE
         if not path.is_file():
+            shutil.rmtree(self.trainings, ignore_errors=True)
+            self._write()
             return
         try:
             state = json.loads(path.read_text("utf-8"))
@@ -39,13 +44,21 @@ class FinishedCandidates:
             self._rows = {name: self._candidate(row) for name, row in state["candidates"].items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"compress: {str(path)!r} cannot be read ({error}). Give another folder.") from error
-        changed = [name for name in {**found, **settings} if not _is_same(found.get(name), settings.get(name))]
-        if changed:
+        changed = [name for name in found if not _is_same(found[name], settings.get(name))]
+        if not changed:
+            return
+        if self._rows or self.trainings.is_dir():
             name = changed[0]
             raise InputError(
-                f"compress: {str(folder)!r} has the files of another search: {name} was {found.get(name)!r} and is "
+                f"compress: {str(folder)!r} has the files of another search: {name} was {found[name]!r} and is "
                 f"{settings.get(name)!r}. Give another folder, or the same model, data and settings."
             )
+        self._write()
+
+    @property
+    def trainings(self) -> Path:
+        """Where the backups of a training are, until its candidate is finished."""
+        return self.folder / _TRAININGS
 
     def get(self, recipe: CompressionRecipe) -> Candidate | None:
         candidate = self._rows.get(recipe.file_name)
@@ -54,9 +67,12 @@ class FinishedCandidates:
 
     def add(self, recipe: CompressionRecipe, candidate: Candidate) -> None:
         self._rows[recipe.file_name] = candidate
+        self._write()
+        shutil.rmtree(self.trainings, ignore_errors=True)
+
+    def _write(self):
         state = {"settings": self._settings, "candidates": {name: _row(each) for name, each in self._rows.items()}}
         write_atomic(self.folder / _STATE, json.dumps(state, indent=1) + "\n")
-        shutil.rmtree(self.folder / "trainings", ignore_errors=True)
 
     def _candidate(self, row):
         return Candidate(**{**row, "path": None if row["path"] is None else self.folder / row["path"]})

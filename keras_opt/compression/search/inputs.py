@@ -1,5 +1,7 @@
 """What `compress` is given, checked and brought into one form before anything is trained."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,23 +108,30 @@ def check_inputs(name: str, data: tf.data.Dataset, model: keras.Model) -> None:
         raise argument_error("compress", name, tuple(spec.shape), f"batches of inputs of shape {tuple(takes)}", cure)
 
 
-def check_targets(name: str, data: tf.data.Dataset, model: keras.Model, task: str, loss: Any) -> None:
+def check_targets(name: str, data: tf.data.Dataset, model: keras.Model, task: str, loss: Any) -> str | None:
     """Raise unless all integer labels name classes of the model; TensorFlow would say it in the midst of a training.
 
     What a loss of the user's own does with them is not known.
+
+    Returns:
+        What tells these labels from others, by how often each of them occurs. `None` where they were not looked at, or
+        where `data` may not have the same in each call: a set with a `fresh_copy` has.
     """
     known = loss == "sparse_categorical_crossentropy" or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
     if not known or task not in ("classification", "segmentation") or _is_one_hot(data.element_spec[1], model):
-        return
+        return None
     classes, ignored = model.outputs[0].shape[-1], getattr(loss, "ignore_class", None)
+    found = Counter()
     for _, y, *_ in data:
-        labels = np.unique(y)
+        labels, counts = np.unique(y, return_counts=True)
         is_text = labels.dtype.kind in "OSU"
         odd = [label for label in labels if is_text or not (0 <= label < classes or label == ignored)]
         if odd:
             must_be = f"batches with labels from 0 to {classes - 1}, the classes of {model.name!r}"
             cure = "Number the labels from 0 on, or give a model with as many outputs as there are classes."
             raise argument_error("compress", name, f"... {odd[0]} ...", must_be, cure)
+        found.update(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest() if hasattr(data, "fresh_copy") else None
 
 
 def _is_one_hot(targets: tf.TensorSpec, model: keras.Model) -> bool:

@@ -32,7 +32,8 @@ class Judge:
         """The metric of what `predict` makes of all the data."""
         outputs, targets = [], []
         for x, y, *_ in self.data:
-            outputs.append(predict(keras.tree.map_structure(lambda each: each.numpy(), x)))
+            said = predict(keras.tree.map_structure(lambda each: each.numpy(), x))
+            outputs += keras.tree.flatten(said)  # the only output, maybe in a dict
             targets.append(y.numpy())
         return metric_value(np.concatenate(outputs), np.concatenate(targets), self.metric)
 

@@ -90,7 +90,8 @@ class CompressionRecipe:
     def _channels_in_short(self):
         if not isinstance(self.keep, Mapping):
             return f"{100 * self.keep:g}"
-        return hashlib.sha256(json.dumps(list(self.keep.items())).encode()).hexdigest()[:8]  # the order counts
+        shares = json.dumps(list(self.keep.items()), default=float)  # a list, for the order counts
+        return hashlib.sha256(shares.encode()).hexdigest()[:8]
 
     def epochs(self, epochs: int) -> int:
         """All the epochs that it trains, where one fine-tuning has `epochs`."""

@@ -12,6 +12,7 @@ from full_rows import full
 
 from keras_opt.compression import Candidate, CompressionRecipe, compress
 from keras_opt.compression.search import attempts, training
+from keras_opt.compression.search.folder import FinishedCandidates
 from keras_opt.compression.search.result import Limits, front_and_best
 from keras_opt.core.errors import InputError
 from keras_opt.data import arrays
@@ -116,7 +117,7 @@ def test_what_a_search_finds(trained, whole):
     assert whole.best is small
     assert whole.front == ((small,) if small.metric >= plain.metric else (small, plain))
     assert min(plain.latency_ms, plain.arena_bytes) > 0
-    assert not (plain.path.parent / "trainings").exists()
+    assert not (plain.path.parent / "compress_trainings").exists()
     assert f"best for macs: {small.name}" in str(whole)
     assert len(whole.plot().collections) == 1
 
@@ -161,6 +162,34 @@ def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tm
             search(trained, tmp_path, (SMALL,))
     (after,) = search(trained, tmp_path, (SMALL,)).candidates
     assert after.path.read_bytes() == whole.candidates[1].path.read_bytes()
+
+
+def test_a_training_that_was_broken_off_is_not_gone_on_with_for_another_model(trained, tmp_path, monkeypatch):
+    def break_off(self, epoch, logs=None):
+        raise Broken
+
+    monkeypatch.setattr(training._Watch, "on_epoch_end", break_off)
+    with pytest.raises(Broken):
+        search(trained, tmp_path, (SMALL,))
+    with pytest.raises(InputError, match=r"has the files of another search: (reference|model) was"):
+        search(keras.models.clone_model(trained), tmp_path, (SMALL,))
+    (tmp_path / "compress.json").unlink()
+    FinishedCandidates(tmp_path, {})
+    assert not (tmp_path / "compress_trainings").exists(), "nobody knows what it was for"
+
+
+def test_settings_may_be_changed_until_something_was_made_by_them(trained, tmp_path):
+    for epochs in (np.int64(2), 3):
+        search(trained, tmp_path, (FLOAT,), epochs=epochs, learning_rate=np.float32(0.5), budget_seconds=1e-6)
+        assert json.loads((tmp_path / "compress.json").read_text())["settings"]["epochs"] == epochs
+
+
+@pytest.mark.usefixtures("no_arena")
+def test_a_model_may_give_its_output_in_a_dict(tmp_path):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, {"scores": keras.layers.Dense(2, "softmax", name="scores")(inputs)})
+    found = search(model, tmp_path, (FLOAT,))
+    assert found.best.metric == found.reference == np.mean(model.predict(X[64:])["scores"].argmax(-1) == Y[64:])
 
 
 @pytest.mark.usefixtures("no_arena")
@@ -247,6 +276,9 @@ def test_another_search_in_the_folder_is_refused(trained, tmp_path):
     search(trained, tmp_path, (FLOAT,))
     with pytest.raises(InputError, match="has the files of another search: epochs was 2 and is 3"):
         search(trained, tmp_path, (FLOAT,), epochs=3)
+    relabelled = arrays(X[:64], np.zeros(64, int), batch_size=16, seed=1)
+    with pytest.raises(InputError, match="has the files of another search: labels of train was"):
+        compress(trained, relabelled, (X[64:], Y[64:]), folder=tmp_path, recipes=(FLOAT,), **QUIET)
     other = keras.models.clone_model(trained)
     other.set_weights(trained.get_weights())
     other.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-1))
@@ -365,3 +397,4 @@ def test_it_is_silent_if_asked(trained, tmp_path, capsys, monkeypatch):
 def test_recipes_that_differ_little_have_files_of_their_own():
     assert CompressionRecipe("int8", keep=0.501).file_name != CompressionRecipe("int8", keep=0.5).file_name
     assert CompressionRecipe("int8", keep=0.29).file_name == "channels_29_int8"
+    assert len({CompressionRecipe("int8", keep={"a": share}).file_name for share in (0.5, np.float32(0.5))}) == 1

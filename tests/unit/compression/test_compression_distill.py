@@ -176,6 +176,13 @@ def test_kinds_of_ends():
     assert output_kinds("distill", "student", network(activation=None)) == ["linear"]
     nested = keras.Sequential([keras.Input((4,)), network(activation=None), layers.Softmax(), layers.Dropout(0.1)])
     assert output_kinds("distill", "student", nested) == ["softmax"]
+    for sigmoid in (keras.activations.sigmoid, keras.ops.sigmoid, tf.nn.sigmoid):
+        assert output_kinds("distill", "student", network(activation=sigmoid)) == ["sigmoid"]
+    inputs = keras.Input((4,))
+    ends_in_operation = keras.Model(inputs, keras.ops.sigmoid(network(activation=None)(inputs)))
+    assert output_kinds("distill", "student", ends_in_operation) == ["sigmoid"]
+    degrees = keras.Sequential([keras.Input((4,)), network(activation="sigmoid"), layers.Rescaling(360.0)])
+    assert output_kinds("distill", "student", degrees) == ["linear"]
 
 
 def test_a_regression_needs_to_be_told():
@@ -267,6 +274,31 @@ def test_the_weight_of_an_output_is_that_of_its_soft_targets_too(loss_weights):
         for ours, theirs in zip(student.predict(X, verbose=0), teacher.predict(X, verbose=0), strict=True)
     )
     np.testing.assert_allclose(logs["loss"], 2 * a + 0.25 * b, rtol=1e-5)
+
+
+def test_the_weights_of_one_output_are_those_of_no_other():
+    def two():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, {name: layers.Dense(1, name=name)(inputs) for name in "ab"})
+
+    student, teacher = two(), two()
+    model = distill(student, teacher, task="regression", student_loss_weight=0.0)
+    model.compile(keras.optimizers.SGD(0.0), {"b": "mse"}, {"b": 0.5})
+    logs = model.fit(X, {"b": Y}, batch_size=24, sample_weight={"b": np.full(24, 0.25)}, verbose=0).history
+    gaps = [
+        np.mean((ours - theirs) ** 2)
+        for ours, theirs in zip(
+            student.predict(X, verbose=0).values(), teacher.predict(X, verbose=0).values(), strict=True
+        )
+    ]
+    np.testing.assert_allclose(logs["loss"], gaps[0] + 0.5 * 0.25 * gaps[1], rtol=1e-5)
+
+
+def test_the_answers_of_a_teacher_may_come_in_a_dict():
+    inputs = keras.Input((4,))
+    teacher = keras.Model(inputs, {"scores": network()(inputs)})
+    _, targets = next(iter(cache_teacher(teacher, X, Y, batch_size=24, seed=0, verbose=0)))
+    assert targets["teacher"].shape == (24, 3)
 
 
 @pytest.mark.parametrize("which", ["input", "output"])

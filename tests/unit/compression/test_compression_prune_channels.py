@@ -5,6 +5,8 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from full_rows import full
 from keras import layers
 
 from keras_opt.compression import prune_channels
@@ -279,6 +281,18 @@ def test_an_initializer_of_one_size_is_in_no_way():
     model = keras.Sequential([keras.Input((2,)), embedding, layers.Flatten(), layers.Dense(2)])
     pruned = prune_channels(model)
     np.testing.assert_array_equal(pruned.get_layer("words").get_weights()[0], [[2, 3], [6, 7], [10, 11]])
+
+
+@pytest.mark.parametrize("mode", ["int", full("tf_idf")])
+def test_words_that_a_layer_has_learnt_are_still_known(mode):
+    words = layers.TextVectorization(output_mode=mode)
+    words.adapt(["a b c", "a d"])
+    parts = [layers.Embedding(6, 3), layers.GlobalMaxPooling1D()] if mode == "int" else []
+    hidden = layers.Dense(4, name="hidden")
+    model = keras.Sequential([keras.Input((), dtype="string"), words, *parts, hidden, layers.Dense(2)])
+    hidden.kernel.assign(hidden.kernel * [1, 0, 1, 0])
+    text = tf.constant(["d a", "b b c"])
+    np.testing.assert_allclose(prune_channels(model, {"hidden": 0.5})(text), model(text), rtol=1e-5)
 
 
 @pytest.mark.parametrize("model", [keras.Sequential([layers.Dense(2)]), layers.Dense(2), "model"])
