@@ -177,6 +177,8 @@ print(export)
 # Now, and only now, the test images are read.
 
 # %%
+if QUICK:
+    print("A short run: it shows the steps, not the figures.")
 x_test, y_test = keras_opt.data.load_fashion_mnist_sample("test")
 x_test = x_test[..., None]
 device = keras_opt.export.LiteRTModel("model.tflite")

@@ -214,6 +214,8 @@ _ = ax.legend()
 # ## Does the claim hold?
 
 # %%
+if QUICK:
+    print("A short run: it shows the steps, not the figures.")
 ema = runs["EMA"][1]
 averaged, raw = np.mean(ema["val_accuracy"][1:]), np.mean(ema["raw_accuracy"][1:])
 sick_norm, healthy_norm = (np.median(monitor.series()["deep/hidden_1"]) for monitor in (sick, healthy))

@@ -296,6 +296,8 @@ def equal(end):
     return sum(np.array_equal(end.get(name), values) for name, values in whole.items())
 
 
+if QUICK:
+    print("A short run: it shows the steps, not the figures.")
 cycle, constant = (histories[name].history["val_loss"][-1] for name in ("SGD + OneCycle", "SGD"))
 predicted = EPOCHS if replays["Adam"].epoch is None else replays["Adam"].epoch + 1
 stopped, kept, possible = len(whole["epochs"]), replays["Adam"].best, min(histories["Adam"].history["val_loss"])
