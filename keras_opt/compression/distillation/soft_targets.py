@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_opt.compression.qat.quantized_range import QuantizedRange
 from keras_opt.core.errors import InputError, argument_error, check_choice
 from keras_opt.models.graph import calls, functional, has_graph, output_leaves
 
@@ -140,7 +141,8 @@ def _end(model, name):
         return _common_end(model, graph[sources[0]][0])
     if hasattr(layer, "activation"):
         return _ACTIVATIONS.get(layer.activation, "linear")
-    return _end(model, sources[0]) if len(sources) == 1 else None
+    takes_one = len(sources) == 1 or isinstance(layer, QuantizedRange)  # which takes, beside values, what made them
+    return _end(model, sources[0]) if takes_one else None
 
 
 def _common_end(model, sources):

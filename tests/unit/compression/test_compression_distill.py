@@ -10,7 +10,7 @@ from full_rows import full
 from keras import layers
 
 from keras_opt.callbacks import ModelCheckpoint
-from keras_opt.compression import ConstantSparsity, PruneLowMagnitude, cache_teacher, distill, sparsity
+from keras_opt.compression import ConstantSparsity, PruneLowMagnitude, cache_teacher, distill, quantize_aware, sparsity
 from keras_opt.compression.distillation.soft_targets import SoftTargets, as_logits, output_kinds
 from keras_opt.core.errors import InputError
 from keras_opt.ensemble import PredictionEnsemble
@@ -183,6 +183,16 @@ def test_kinds_of_ends():
     assert output_kinds("distill", "student", ends_in_operation) == ["sigmoid"]
     degrees = keras.Sequential([keras.Input((4,)), network(activation="sigmoid"), layers.Rescaling(360.0)])
     assert output_kinds("distill", "student", degrees) == ["linear"]
+
+
+@pytest.mark.parametrize(("activation", "kind"), [(None, "linear"), ("softmax", "softmax"), ("sigmoid", "sigmoid")])
+def test_a_quantization_aware_student_learns(activation, kind):
+    student, teacher = quantize_aware(network(activation=activation)), network(16, activation=activation)
+    assert output_kinds("distill", "student", student) == [kind]
+    before = student.get_weights()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
+    compiled(student, teacher, loss=loss, task="classification").fit(X, Y, verbose=0)
+    assert any(np.any(new != old) for new, old in zip(student.get_weights(), before, strict=True))
 
 
 def test_a_regression_needs_to_be_told():
