@@ -59,7 +59,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    _quieten_tensorflow()
+    if _command_of(sys.argv[1:]) != "launch":  # whose workers would have it in their environment
+        _quieten_tensorflow()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding cannot write is to end nothing
         sys.stdout.reconfigure(errors="backslashreplace")
     debug, arguments = _split_off_debug(sys.argv[1:])
@@ -81,13 +82,16 @@ def main() -> None:
         sys.exit(EXIT_ERROR)
 
 
+def _command_of(arguments: list[str]) -> str | None:
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
 def _split_off_debug(arguments: list[str]) -> tuple[bool, list[str]]:
     """Take the flag wherever it stands: people add it to the end of the line that failed.
 
     But what follows `launch` may be the script's.
     """
-    command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    end = arguments.index("launch") if command == "launch" else len(arguments)
+    end = arguments.index("launch") if _command_of(arguments) == "launch" else len(arguments)
     own, others = arguments[:end], arguments[end:]
     return "--debug" in own, [argument for argument in own if argument != "--debug"] + others
 

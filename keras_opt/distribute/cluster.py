@@ -17,8 +17,8 @@ one dies, srun ends the others, and submitted again, a script that trains with `
     #SBATCH --cpus-per-task=16
     srun --distribution=block --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 python train.py
 
-The ports of SLURM's workers follow from the number of the job, from 12000 to 32000: a node's firewall must let them in.
-On one machine `keras-opt launch` starts the workers, and starts them again.
+The ports of SLURM's workers follow from the numbers of job and step, from 12000 to 32000: a node's firewall must let
+them in. On one machine `keras-opt launch` starts the workers, and starts them again.
 """
 
 import json
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from keras_opt.core.errors import InputError
 
 _FIRST_PORT, _PORTS = 12_000, 20_000
+_PORTS_OF_STEP, _STEPS_OF_JOB = 32, 16  # so many have ports of their own, on a node that neighbours share
 
 
 @dataclass(frozen=True)
@@ -124,16 +125,16 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     counts = expand_counts(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     try:
         tasks, index = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_PROCID"])
-        job = int(environment.get("SLURM_JOB_ID", "0"))
+        job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     except ValueError as error:
-        raise _error("SLURM", "number of tasks, task and job are no numbers", read) from error
+        raise _error("SLURM", "number of tasks, task, job and step are no numbers", read) from error
     if len(hosts) != len(counts) or sum(counts) != tasks or not 0 <= index < tasks:
         raise _error("SLURM", "nodes, tasks per node and number of tasks do not agree", read)
     places = [(host, local) for host, count in zip(hosts, counts, strict=True) for local in range(count)]
     own = environment.get("SLURMD_NODENAME", places[index][0])
     if own != places[index][0]:
         raise _error("SLURM", f"task {index} runs on {own}, where tasks in blocks would put {places[index][0]}", read)
-    first = _FIRST_PORT + job % _PORTS  # jobs that share a node keep apart
+    first = _FIRST_PORT + (job * _STEPS_OF_JOB + step) * _PORTS_OF_STEP % _PORTS
     return Cluster(tuple(f"{host}:{first + local}" for host, local in places), index, "SLURM")
 
 

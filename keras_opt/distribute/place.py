@@ -10,7 +10,7 @@ from keras_opt.core.all_layers import all_layers
 from keras_opt.core.errors import InputError, argument_error, did_you_mean, kind_error
 from keras_opt.distribute.device_memory import DeviceMemory, device_memory
 from keras_opt.distribute.placed_step import PlacedStep, is_placed
-from keras_opt.distribute.placed_variables import build_slots, move, still_known
+from keras_opt.distribute.placed_variables import build_slots, move
 from keras_opt.models.batch_norms import trace_anew
 
 
@@ -33,9 +33,8 @@ class Placement:
         for layer in sorted(layers, key=lambda layer: -len(all_layers(layer))):  # an inner layer after those around it
             if id(layer) in places:
                 variables.update((id(variable), (variable, places[id(layer)])) for variable in layer.variables)
-        with still_known(model):
-            for variable, device in variables.values():
-                move(variable, device)
+        for variable, device in variables.values():
+            move(variable, device)
         if model.compiled:
             build_slots(model)
 

@@ -1,20 +1,12 @@
 """Variables that go from one device to another.
 
-Keras has no public way to move one. So `move` sets `_value`, the `tf.Variable` within a `keras.Variable`, and
-`still_known` mends the optimizer's `_trainable_variables_indices` (`_var_to_optimizer_idx` of a `MultiOptimizer`),
-where `_var_key` is the key of a `tf.Variable`. `tests/contract/test_keras_canary.py` fails, with the Keras version,
-when they move.
+Keras has no public way to move one. So `move` sets `_value`, the `tf.Variable` within a `keras.Variable`, and the new
+one's `_unique_id`, by which optimizers know the number of a variable and whether it decays (`_var_key`).
+`tests/contract/test_keras_canary.py` fails, with the Keras version, when they move.
 """
-
-import contextlib
-from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
-
-from keras_opt.core.optimizers import inner, parts
-
-_INDICES = ("_trainable_variables_indices", "_var_to_optimizer_idx")
 
 
 def device_of(variable: keras.Variable) -> str:
@@ -24,6 +16,8 @@ def device_of(variable: keras.Variable) -> str:
 
 def move(variable: keras.Variable, device: str) -> None:
     """Let `variable` lie on `device`, with its value; what was traced with it before still means the old one.
+
+    An optimizer goes on with it as with the old one, be it built already or not.
 
     Raises:
         RuntimeError: TensorFlow has put it elsewhere.
@@ -40,25 +34,9 @@ def move(variable: keras.Variable, device: str) -> None:
             aggregation=old.aggregation,
             synchronization=old.synchronization,
         )
+        variable._value._unique_id = old._unique_id
     if device_of(variable) != device:
         raise RuntimeError(f"place: `{variable.path}` was to lie on {device}, and lies on {device_of(variable)}.")
-
-
-@contextlib.contextmanager
-def still_known(model: keras.Model) -> Iterator[None]:
-    """While variables of `model` move, its optimizer, if it has slots already, goes on with them."""
-    optimizer = model.optimizer if model.compiled else None
-    if optimizer is None or not optimizer.built:
-        yield
-        return
-    before = {optimizer._var_key(variable): variable for variable in model.variables}
-    yield
-    for each in (optimizer, inner(optimizer), *parts(inner(optimizer))):
-        for name in _INDICES:
-            numbers = getattr(each, name, {})
-            known = {optimizer._var_key(before[key]) if key in before else key: n for key, n in numbers.items()}
-            if known:
-                setattr(each, name, known)
 
 
 def build_slots(model: keras.Model) -> None:

@@ -1,5 +1,7 @@
 """The one `tf.distribute` strategy of the process."""
 
+import os
+
 import tensorflow as tf
 
 from keras_opt.core.errors import check_at_least, check_choice
@@ -8,6 +10,8 @@ from keras_opt.distribute.begin import begin
 from keras_opt.distribute.choice import NAMES, Choice, choose
 from keras_opt.distribute.cluster import find_cluster
 from keras_opt.distribute.refusals import check_keras_distribution, check_name
+
+_NO_GRPC_PROXY, _NO_PROXY = "no_grpc_proxy", "no_proxy"  # gRPC reads the second only where the first is not set
 
 _made: tuple[Choice, tf.distribute.Strategy] | None = None
 
@@ -29,7 +33,7 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
 
     Workers, on several machines: `keras_opt.distribute.cluster` shows TF_CONFIG and a batch file for SLURM. On one
     machine `keras-opt launch` starts them. Each mirrors on all GPUs that it sees, which must be as many in each, and no
-    other worker's.
+    other worker's. They talk past a proxy of `http_proxy`, for which `no_grpc_proxy` gets their names.
 
     Where a dataset reads as many files as there are workers, or more, TensorFlow lets each worker read files of its own
     in `fit` and `evaluate`: each row counts once, in other batches than on one device. `AutoShardPolicy.DATA` gives the
@@ -76,7 +80,8 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     if _made is not None and logical_cpus is None and name in ("auto", _made[0].kind):
         return _made[1]
     gpus = len(tf.config.get_visible_devices("GPU"))
-    choice = choose(name, logical_cpus, gpus, find_cluster())
+    cluster = find_cluster() if name in ("auto", "multiworker") and logical_cpus is None else None
+    choice = choose(name, logical_cpus, gpus, cluster)
     if _made is None:
         _made = choice, _make(choice, gpus)
         keras_repairs.apply(_made[1], begin)
@@ -103,6 +108,7 @@ def _make(choice: Choice, gpus: int) -> tf.distribute.Strategy:
         num_accelerators={"GPU": gpus},  # else TensorFlow takes the CPUs
         rpc_layer="grpc",
     )
+    _pass_by_proxy(choice.cluster.workers)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:
@@ -112,6 +118,13 @@ def _make(choice: Choice, gpus: int) -> tf.distribute.Strategy:
             "strategy: TensorFlow has started already, so the workers cannot meet. Call strategy() before anything "
             "that makes a tensor, a dataset or a model."
         ) from error
+
+
+def _pass_by_proxy(workers: tuple[str, ...]) -> None:
+    """Let workers talk to one another past the proxy of `http_proxy`, by which gRPC finds none of them."""
+    hosts = dict.fromkeys(address.rpartition(":")[0].strip("[]") for address in workers)
+    before = os.environ.get(_NO_GRPC_PROXY, os.environ.get(_NO_PROXY))
+    os.environ[_NO_GRPC_PROXY] = ",".join([before, *hosts] if before else hosts)
 
 
 def _split_cpu(count: int) -> None:

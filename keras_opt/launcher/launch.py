@@ -21,8 +21,9 @@ from keras_opt.launcher.worker_processes import WorkerProcesses
 # Below the ports that systems give to connections that go out: none is taken before the worker listens there.
 _PORTS = range(12_000, 32_000)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-# How long workers may take to end by themselves; and then what they have written last, to be shown.
-_GRACE_SECONDS, _LAST_LINES_SECONDS = 2.0, 1.0
+# How long workers may take to end by themselves; to save what they have, at Ctrl-C or a signal; and what they have
+# written last, to be shown.
+_GRACE_SECONDS, _SAVING_SECONDS, _LAST_LINES_SECONDS = 2.0, 30.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def launch(
     make one machine faster without having measured, since one process already uses all its cores. GPUs are shared out;
     with fewer of them than workers, all train on CPUs.
 
-    No worker outlives this process: not at Ctrl-C or SIGTERM, which are passed on to them, nor when it is killed by
-    `kill -9`; nor do processes that workers have started, as long as they stay in their process group. This needs a
-    POSIX system.
+    No worker outlives this process: not at Ctrl-C or SIGTERM, which are passed on to them, with 30 seconds to save what
+    they have (a second one ends them at once); nor when it is killed by `kill -9`; nor do processes that workers have
+    started, as long as they stay in their process group. This needs a POSIX system.
 
     Args:
         script: A Python file.
@@ -134,7 +135,7 @@ def _run(command: Sequence[str], variables: list[dict[str, str]]) -> WorkerFailu
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(len(variables))]
     lines, began = LogLines(), time.monotonic()
     try:
-        with WorkerProcesses(_GRACE_SECONDS) as group:
+        with WorkerProcesses(_GRACE_SECONDS, _SAVING_SECONDS) as group:
             for index, own in enumerate(variables):
                 config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
                 common = {"TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"}

@@ -25,15 +25,21 @@ class LogLines:
         self._threads.append(thread)
 
     def finish(self, seconds: float) -> None:
-        """Wait for what is still in the pipes, `seconds` for each at most: a process that got away may hold one."""
+        """Wait for what is still in the pipes, `seconds` for each: a process that got away may hold one.
+
+        But as long as it takes where a stream is not read, as by a pager.
+        """
         for thread in self._threads:
             thread.join(seconds)
+            while thread.is_alive() and self._lock.locked():
+                thread.join(seconds)
 
     def _copy(self, prefix: str, pipe: IO[bytes], stream: TextIO) -> None:
+        encoding = getattr(stream, "encoding", None) or "utf-8"  # so the stream can write all that was decoded
         with pipe, contextlib.suppress(BrokenPipeError):  # nobody reads on; a worker that writes more learns of it too
             for line in pipe:
                 # A bar that draws itself anew in one line, with "\r", is cut to how it looked last.
-                text = line.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2]
+                text = line.decode(encoding, "backslashreplace").rstrip("\r\n").rpartition("\r")[2]
                 with self._lock:
                     stream.write(f"{prefix}{text}\n")
                     stream.flush()

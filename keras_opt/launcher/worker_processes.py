@@ -21,14 +21,15 @@ class WorkerProcesses:
 
     Args:
         grace_seconds: How long a process may go on after it was asked to end, before it is killed.
+        saving_seconds: The same where Ctrl-C or a signal ends the block: the script may want to save what it has.
 
     Attributes:
         processes: In the order they were started; their standard output and error are pipes.
     """
 
-    def __init__(self, grace_seconds: float):
+    def __init__(self, grace_seconds: float, saving_seconds: float):
         self.processes: list[subprocess.Popen] = []
-        self._grace_seconds = grace_seconds
+        self._grace_seconds, self._saving_seconds = grace_seconds, saving_seconds
         quiet = subprocess.DEVNULL
         command = ["sh", "-c", _GUARD]
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, process_group=0)
@@ -61,11 +62,11 @@ class WorkerProcesses:
                 return None
             time.sleep(_LOOK_EVERY_SECONDS)
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal to all, and kill what is still there after the grace. A second call has nothing to do."""
+    def stop(self, number: int, seconds: float) -> None:
+        """Send a signal to all, and kill what is still there after `seconds`."""
         try:
             self._signal(number)
-            latest = time.monotonic() + self._grace_seconds
+            latest = time.monotonic() + seconds
             while any(process.poll() is None for process in self.processes) and time.monotonic() < latest:
                 time.sleep(_LOOK_EVERY_SECONDS)
         finally:  # also where Ctrl-C comes a second time
@@ -83,4 +84,6 @@ class WorkerProcesses:
         return self
 
     def __exit__(self, kind: type | None, *_error: object) -> None:
-        self.stop(signal.SIGINT if kind is KeyboardInterrupt else signal.SIGTERM)
+        is_asked_to_end = kind is not None and not issubclass(kind, Exception)
+        seconds = self._saving_seconds if is_asked_to_end else self._grace_seconds
+        self.stop(signal.SIGINT if kind is KeyboardInterrupt else signal.SIGTERM, seconds)

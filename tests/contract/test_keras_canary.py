@@ -260,6 +260,7 @@ def test_a_variable_and_its_number_in_the_optimizer_are_where_they_were(is_scale
     kernel = model.trainable_variables[0]
     where = f"{VERSION} keeps variables elsewhere; see keras_opt/distribute/placed_variables.py"
     assert kernel._value is kernel.value, where
+    assert optimizer._var_key(kernel) == kernel.value._unique_id, where
     assert unscaled._trainable_variables_indices == {optimizer._var_key(kernel): 0}, where
     assert unscaled.variables[-1].name == kernel.path.replace("/", "_") + "_velocity", where
 

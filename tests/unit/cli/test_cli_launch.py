@@ -14,6 +14,12 @@ def test_what_follows_the_script_is_the_scripts(cli):
     assert shown(result) == ["['--workers', '7', '--debug', '-x', '--help']"]
 
 
+def test_the_workers_are_no_quieter_than_without_it(cli, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    Path("train.py").write_text("import os; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))")
+    assert shown(cli("launch", "--workers", 1, "train.py")) == ["None"]
+
+
 def test_two_workers_are_started_unless_told_otherwise(cli):
     Path("train.py").write_text("import json, os; print(json.loads(os.environ['TF_CONFIG'])['task']['index'])")
     assert shown(cli("launch", "train.py")) == ["0", "1"]

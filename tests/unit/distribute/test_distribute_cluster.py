@@ -78,7 +78,19 @@ def test_what_contradicts_itself_is_refused(environment, fault):
 
 def test_slurms_variables_name_the_workers():
     found = find_cluster(slurm(SLURMD_NODENAME="node08"))
-    assert found == Cluster(("node07:12005", "node07:12006", "node08:12005"), 2, "SLURM")
+    assert found == Cluster(("node07:14560", "node07:14561", "node08:14560"), 2, "SLURM")
+
+
+def test_jobs_and_steps_that_share_a_node_have_ports_of_their_own():
+    eight = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "a", "SLURM_STEP_TASKS_PER_NODE": "8"}
+    ports = [
+        worker
+        for job in range(40_000, 40_030)
+        for step in range(16)
+        for worker in find_cluster(slurm(**eight, SLURM_JOB_ID=str(job), SLURM_STEP_ID=str(step))).workers
+    ]
+    assert len(set(ports)) == 30 * 16 * 8
+    assert {12_000 <= int(address.partition(":")[2]) < 32_000 for address in ports} == {True}
 
 
 def test_tf_config_goes_before_slurm():
@@ -146,4 +158,4 @@ def test_the_batch_file_that_is_shown_gives_each_node_a_worker(tmp_path):
                 "SLURMD_NODENAME": f"node{1 + index // tasks}",
             }
         )
-        assert (found.workers, found.index) == (("node1:12005", "node2:12005"), index)
+        assert (found.workers, found.index) == (("node1:14560", "node2:14560"), index)

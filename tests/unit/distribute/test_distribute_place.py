@@ -10,6 +10,7 @@ from keras_opt.core.errors import InputError
 from keras_opt.distribute import place, placed_step
 from keras_opt.distribute.landed import recorded_nodes
 from keras_opt.distribute.placed_variables import device_of
+from keras_opt.models import exclude_norm_and_bias_from_decay
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -129,6 +130,15 @@ def test_a_model_compiled_after_it_was_placed_gets_its_slots_there_too():
     model.train_on_batch(ROWS, TARGETS)
     decoder = [slot for slot in model.optimizer.variables[2:] if slot.path.count("dense")][2:]
     assert [device_of(slot) for slot in decoder] == ["CPU:1"] * 4
+
+
+def test_a_weight_that_is_not_to_decay_does_not_decay_where_it_was_put():
+    model, optimizer = chain(), keras.optimizers.AdamW(weight_decay=1.0)
+    model.set_weights([np.ones(weight.shape) for weight in model.weights])
+    exclude_norm_and_bias_from_decay(optimizer, model)
+    place(APART)(model)
+    optimizer.apply([keras.ops.zeros_like(weight) for weight in model.weights], model.weights)
+    assert [weight.ndim for weight in model.get_weights() if np.all(weight == 1)] == [1, 1, 1]
 
 
 def test_a_loaded_model_keeps_its_slots(tmp_path):

@@ -1,3 +1,4 @@
+import os
 import sys
 
 import keras
@@ -49,9 +50,10 @@ def test_what_there_is_nothing_for_is_refused(arguments, match):
 
 def test_the_process_has_one_strategy(monkeypatch):
     monkeypatch.setattr(sys.modules["keras_opt.distribute.strategy"], "_made", None)
-    monkeypatch.delenv("TF_CONFIG", raising=False)
     try:
+        monkeypatch.setenv("TF_CONFIG", "of parameter servers, which is none of its business")
         made = make_strategy("one")
+        monkeypatch.delenv("TF_CONFIG")
         assert isinstance(made, tf.distribute.OneDeviceStrategy)
         assert make_strategy("one") is made
         assert make_strategy() is made  # on a machine without GPUs it means the same
@@ -69,6 +71,7 @@ def test_the_process_has_one_strategy(monkeypatch):
 def test_workers_take_all_gpus_that_they_see(gpus, taken, monkeypatch):
     """TensorFlow asks the resolver how many there are; of one that does not say it takes the CPU, in silence."""
     asked = []
+    monkeypatch.setenv("no_grpc_proxy", "")
     module = sys.modules["keras_opt.distribute.strategy"]
     monkeypatch.setattr(module, "_made", None)
     monkeypatch.setattr(module, "find_cluster", lambda: CLUSTER)
@@ -80,6 +83,18 @@ def test_workers_take_all_gpus_that_they_see(gpus, taken, monkeypatch):
     make_strategy()
     devices, _ = CollectiveAllReduceExtended._initialize_local_devices(None, asked[0], "")
     assert [device.removeprefix("/device:") for device in devices] == taken
+
+
+LOOPBACK = Cluster(("127.0.0.1:1", "127.0.0.1:2", "[::1]:1"), 0, "TF_CONFIG")
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "127.0.0.1,::1"), ("a,.b", "a,.b,127.0.0.1,::1")])
+def test_workers_talk_past_a_proxy(before, after, monkeypatch):
+    monkeypatch.setattr(os, "environ", {"no_proxy": before})
+    seen = []
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda cluster_resolver: seen.append(os.environ))
+    sys.modules["keras_opt.distribute.strategy"]._make(Choice("multiworker", cluster=LOOPBACK), 0)
+    assert seen == [{"no_proxy": before, "no_grpc_proxy": after}]
 
 
 @pytest.mark.parametrize("name", ["auto", "mirrored"])

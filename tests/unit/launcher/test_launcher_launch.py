@@ -130,6 +130,29 @@ def test_output_and_errors_go_their_own_ways(script, capfd):
     assert err.splitlines() == ["worker 0 | two"]
 
 
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", r"caf\xe9 né"), ("latin-1", "café nÃ©")])
+def test_bytes_that_are_no_text_to_the_stream_end_no_worker(encoding, shown):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    lines = LogLines()
+    lines.follow(0, "worker 0", io.BytesIO("café ".encode("latin-1") + "né\nmore\n".encode()), stream)
+    lines.finish(5)
+    stream.seek(0)
+    first, second = stream.read().splitlines()
+    assert shown in first
+    assert second == "worker 0 | more"
+
+
+def test_nothing_is_lost_where_the_stream_is_read_late():
+    class Pager(io.StringIO):
+        def flush(self):
+            time.sleep(0.1)
+
+    stream, lines = Pager(), LogLines()
+    lines.follow(0, "worker 0", io.BytesIO(b"line\n" * 5), stream)
+    lines.finish(0.01)
+    assert stream.getvalue() == "worker 0 | line\n" * 5
+
+
 def test_names_have_colours_on_a_terminal_only(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -221,6 +244,21 @@ def test_interrupts_reach_the_workers_as_such(script):
     assert err.split() == ["Interrupted."]
 
 
+@pytest.mark.parametrize(("end", "is_saved"), [(KeyboardInterrupt, True), (SystemExit, True), (ValueError, False)])
+def test_who_is_asked_to_end_has_time_to_save(end, is_saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(group):
+        saves = "trap 'sleep 0.3; touch saved; exit' INT TERM; touch begun; while :; do sleep 0.02; done"
+        group.start(["sh", "-c", saves], os.environ)
+        wait_for(Path("begun").exists)
+        raise end
+
+    with pytest.raises(end), WorkerProcesses(0.05, 5.0) as group:
+        interrupted(group)
+    assert Path("saved").exists() == is_saved
+
+
 def test_handlers_of_signals_stay_as_they_were(script):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     launch(script(""), workers=1)
@@ -240,7 +278,7 @@ def test_an_error_in_the_block_stops_all():
         group.start(["sleep", "60"], os.environ)
         raise ValueError("ours")
 
-    with pytest.raises(ValueError, match="ours"), WorkerProcesses(1.0) as group:
+    with pytest.raises(ValueError, match="ours"), WorkerProcesses(1.0, 1.0) as group:
         fail(group)
     assert group.processes[0].returncode == -signal.SIGTERM
 
