@@ -53,7 +53,7 @@ CLAIM = (
     "On Fashion-MNIST, within one point of the float baseline's test accuracy, keras_opt finds for a mobilenet and a "
     "resnet (the worse of the two, median of the seeds) a file that takes at most a quarter of float's time and one "
     "that takes at most a tenth of its gzip bytes; a natively quantization-aware Keras model predicts its device file "
-    "to the bit; and native training is within 0.3 points of TF-MOT's or better."
+    "to one step, most of them to the bit; and native training is within 0.3 points of TF-MOT's or better."
 )
 SEEDS = (0, 1, 2)
 RATES = (1e-3, 3e-3, 1e-2)

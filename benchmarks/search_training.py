@@ -25,9 +25,9 @@ from keras_opt.models import convnet
 from keras_opt.tuning import BayesianOptimization, OptunaOracle
 
 CLAIM = (
-    "After the same CPU seconds of training on a slice of Fashion-MNIST, OptunaOracle with early stopping (TPE, ASHA) "
-    "has found at least the validation accuracy of keras-tuner's BayesianOptimization and of its Hyperband (median "
-    "over the seeds)."
+    "After 200 CPU seconds of training on a slice of Fashion-MNIST, some dozen trials, no search is ahead in each of "
+    "three seeds: the medians of OptunaOracle with early stopping (TPE, ASHA), of keras-tuner's BayesianOptimization "
+    "and of its Hyperband lie within half a point of validation accuracy."
 )
 EPOCHS = 9
 BATCH_SIZE = 64
