@@ -33,8 +33,10 @@ def own_biases(tree: Any) -> None:
         stored_as, data = _TYPES.get(types[bias.type]), tree.buffers[bias.buffer].data
         if stored_as is None or data is None or not _scales(bias).size:
             continue
-        wanted = _scales(given) * _scales(kernel)
-        ratio = _scales(bias) / wanted
+        stands_for, wanted = np.broadcast_arrays(_scales(bias), _scales(given) * _scales(kernel))
+        # A channel of zeros may have no scale, and a converter that divided by 0 an infinite one.
+        is_scale = (wanted > 0) & np.isfinite(wanted)
+        ratio = np.divide(stands_for, wanted, out=np.ones(len(wanted)), where=is_scale)
         if np.allclose(ratio, 1, rtol=1e-3):
             continue
         own = copy.deepcopy(bias)

@@ -42,3 +42,14 @@ def test_files_whose_biases_are_right_stay_as_they_are(kind, exports):
     before = len(tree.buffers), len(tree.subgraphs[0].tensors)
     own_biases(tree)
     assert (len(tree.buffers), len(tree.subgraphs[0].tensors)) == before
+
+
+@pytest.mark.parametrize("scale", [0.0, np.inf])
+def test_a_channel_without_a_scale_keeps_its_bias(exports, scale):
+    tree = unpack(exports["int16x8"].path.read_bytes())
+    for tensor in tree.subgraphs[0].tensors:
+        if tensor.quantization is not None and tensor.quantization.scale is not None:
+            tensor.quantization.scale = np.r_[scale, tensor.quantization.scale[1:]]
+    before = len(tree.buffers), len(tree.subgraphs[0].tensors)
+    own_biases(tree)
+    assert (len(tree.buffers), len(tree.subgraphs[0].tensors)) == before
