@@ -194,9 +194,10 @@ x_test = x_test[..., None]
 
 
 def predicted(model, path, x):
-    """The share of rows for which the trained model's answer is that of its file, to the last bit."""
-    answers = np.asarray(model.predict(x, verbose=0))
-    return float(np.mean((answers == LiteRTModel(path).predict(x)).all(axis=-1)))
+    """The share of rows for which the trained model says the very numbers that its file stores."""
+    file = LiteRTModel(path)
+    steps = np.abs(np.asarray(model.predict(x, verbose=0)) - file.predict(x)) / file.outputs[0].scale
+    return float(np.mean(steps.max(axis=-1) < 0.01))
 
 
 sides = {}
