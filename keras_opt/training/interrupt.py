@@ -35,6 +35,10 @@ class Interrupt:
         self._armed = False
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, _first_armed(self._previous))
+            self._previous = None  # it may hold on to a whole training
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_armed": False, "_previous": None}  # a copy handles no signal
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         try:

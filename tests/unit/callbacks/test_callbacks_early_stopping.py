@@ -121,6 +121,24 @@ def test_after_a_fit_it_can_be_pickled():
     assert pickle.loads(pickle.dumps(stop)).best == stop.best
 
 
+def test_it_can_be_pickled_where_an_earlier_fit_failed_and_handles_ctrl_c_still():
+    class Broken(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise OSError
+
+    handler, first = signal.getsignal(signal.SIGINT), EarlyStopping("loss", patience=1, restore_best_weights=True)
+    first.cannot_be_pickled = lambda: None
+    try:
+        with pytest.raises(OSError):
+            one_dense().fit(*DATA, verbose=0, callbacks=[first, Broken()])
+        assert signal.getsignal(signal.SIGINT) is not handler
+        stop = EarlyStopping("loss", patience=1, restore_best_weights=True)
+        one_dense().fit(*DATA, epochs=2, verbose=0, callbacks=[stop])
+        assert pickle.loads(pickle.dumps(stop)).best == stop.best
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def test_a_second_fit_starts_anew():
     stop = EarlyStopping("loss", patience=1, restore_best_weights=True)
     drive(stop, [1, 2])
