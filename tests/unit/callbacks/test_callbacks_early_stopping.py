@@ -124,12 +124,12 @@ def test_after_a_fit_it_can_be_pickled():
 def test_it_can_be_pickled_where_an_earlier_fit_failed_and_handles_ctrl_c_still():
     class Broken(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            raise OSError
+            raise OSError("broken off")
 
     handler, first = signal.getsignal(signal.SIGINT), EarlyStopping("loss", patience=1, restore_best_weights=True)
     first.cannot_be_pickled = lambda: None
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="broken off"):
             one_dense().fit(*DATA, verbose=0, callbacks=[first, Broken()])
         assert signal.getsignal(signal.SIGINT) is not handler
         stop = EarlyStopping("loss", patience=1, restore_best_weights=True)
