@@ -68,28 +68,25 @@ def tfmot_prune(model: Any, pruning_schedule: Any, frequency: int = 100, **setti
     except (TypeError, ValueError) as error:
         raise InputError(f"tfmot_prune: TF-MOT refuses {settings or 'the model'}: {error}") from error
     warn_of_layers_left("tfmot_prune", "prune", left, "PruneLowMagnitude prunes them")
-    return ready_for_fit(pruned, source, lambda: [sparsity.UpdatePruningStep(), _end_check(schedule)])
+    end_check = tf_keras().callbacks.LambdaCallback(
+        on_train_end=lambda logs: _warn_of_missing_updates(pruned, schedule)
+    )
+    return ready_for_fit(pruned, source, lambda: [sparsity.UpdatePruningStep(), end_check])
 
 
-def _end_check(schedule: Any) -> Any:
-    """A callback of tf_keras that warns where `fit` ends before `schedule` does."""
-
-    class EndCheck(tf_keras().callbacks.Callback):
-        def on_train_end(self, logs: Any = None) -> None:
-            wrapped = [each for each in self.model.submodules if hasattr(each, "pruning_step")]
-            step = min((int(each.pruning_step) for each in wrapped), default=None)
-            # A constant sparsity has the end -1, a class of the user's own maybe none.
-            end = max(getattr(schedule, name, -1) for name in ("begin_step", "end_step"))
-            if step is not None and step < end:
-                warnings.warn(
-                    f"tfmot_prune: the fit ended after {step} updates, before the schedule, which ends with update "
-                    f"{end}: the model is denser than asked. Another fit goes on from here; or let the schedule end "
-                    "earlier.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-
-    return EndCheck()
+def _warn_of_missing_updates(model: Any, schedule: Any) -> None:
+    """Warn where a fit of `model` has ended before `schedule`."""
+    wrapped = [each for each in model.submodules if hasattr(each, "pruning_step")]
+    step = min((int(each.pruning_step) for each in wrapped), default=None)
+    # A constant sparsity has the end -1, a class of the user's own maybe none.
+    end = max(getattr(schedule, name, -1) for name in ("begin_step", "end_step"))
+    if step is not None and step < end:
+        warnings.warn(
+            f"tfmot_prune: the fit ended after {step} updates, before the schedule, which ends with update {end}: the "
+            "model is denser than asked. Another fit goes on from here; or let the schedule end earlier.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def warn_of_layers_left(owner: str, verb: str, left: list[str], cure: str) -> None:

@@ -166,9 +166,7 @@ class Distillation(keras.Model):
     ) -> None:
         """As the student's; `loss_weights` weigh the soft targets of each output too, by 1 where it has none."""
         super().compile(optimizer, loss, loss_weights, *arguments, **settings)
-        if isinstance(loss_weights, Mapping):
-            loss_weights = [loss_weights.get(key) for key in self._keys]
-        weights = [1.0 if weight is None else weight for weight in keras.tree.flatten(loss_weights)]
+        weights = [1.0 if weight is None else weight for weight in self._in_order(loss_weights)]
         self._output_weights = tuple(weights * len(self._soft_targets) if len(weights) == 1 else weights)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -202,11 +200,13 @@ class Distillation(keras.Model):
         """Save the student, as a plain model."""
         self.student.save(filepath, *arguments, **settings)
 
+    def _in_order(self, weights):
+        """What Keras takes as weights, flat; of a dict by output `None` for each that is not named."""
+        return keras.tree.flatten([weights.get(key) for key in self._keys] if isinstance(weights, Mapping) else weights)
+
     def _distance(self, x, told, step, sample_weight):
         """How far the student is from the teacher."""
-        if isinstance(sample_weight, Mapping):
-            sample_weight = [sample_weight.get(key) for key in self._keys]
-        weights = keras.tree.flatten(sample_weight)
+        weights = self._in_order(sample_weight)
         features = []
         if told is None or self.hints:
             outputs, features = self._teacher.model(x, training=False)
