@@ -53,24 +53,33 @@ def _close_figures():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _forget_gradients():
     """Let go of the graphs that TensorFlow (2.21) keeps for ever.
 
-    Of every training step that Keras traces, a table of gradients holds the graph: 2 MB a fit, gigabytes in all.
+    Of every training step that Keras traces, a table of gradients holds the graph: 2 MB a fit, gigabytes in all, and
+    a collection of garbage that walks through them can take a minute.
     """
-    yield
     table = getattr(ops.gradient_registry, "_registry", {})
-    for name in [name for name in table if name.startswith("CustomGradient-")]:
+    before = set(table)
+    yield
+    for name in [name for name in table if name.startswith("CustomGradient-") and name not in before]:
         del table[name]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _freeze():
+    """Let no later collection of garbage walk through what a module leaves alive."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
 def collect_garbage():
     """`gc.collect` for what the test made; what earlier tests left would take seconds to go through."""
     gc.freeze()
-    yield gc.collect
-    gc.unfreeze()
+    return gc.collect
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,18 @@
 """`keras-opt` in a process of its own."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from image_folders import write_images
 
-COMMAND = [sys.executable, "-c", "from keras_opt.cli.main import main; main()"]
+COMMAND = "from keras_opt.cli.main import main; main()"
 
 
 @pytest.fixture(scope="session")
 def keras_opt_process():
-    def call(*arguments, cwd: Path, code=None, timeout=120):
-        command = [sys.executable, "-c", code, *arguments] if code else [*COMMAND, *arguments]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    def call(*arguments, cwd: Path, code=COMMAND, timeout=120):
+        return forked.run(code, *arguments, cwd=cwd, timeout=timeout)
 
     return call
 

@@ -1,11 +1,9 @@
 """`kill -9` in the middle of a training: the script, started again, ends bit for bit as if it had never died."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,9 +22,7 @@ MORE_MOMENTS = {
 
 def run(folder, *kill):
     folder.mkdir(exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(JOB), str(folder), *map(str, kill)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    return forked.run(JOB.read_text(), folder, *kill)
 
 
 def points_of(folder):

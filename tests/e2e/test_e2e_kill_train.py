@@ -3,9 +3,8 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -98,8 +97,7 @@ def begin(recipe, folder):
 
 
 def call(place, *arguments, point=("", "", 0)):
-    command = [sys.executable, "-c", PROCESS, *map(str, point), "train", *arguments, "--out", "run"]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=600)
+    return forked.run(PROCESS, *point, "train", *arguments, "--out", "run", cwd=place)
 
 
 def die(place, point, *arguments):

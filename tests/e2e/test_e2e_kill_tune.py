@@ -2,11 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
+import forked
 import pytest
 from full_rows import full
 from image_folders import write_images
@@ -64,7 +63,7 @@ def test_a_killed_search_goes_on(recipe, tmp_path, moment, count):
     out = tmp_path / "search"
     moments = ("complete", "stop") if moment == "end" else (moment,)
     code = DYING.format(moments=moments, count=count, recipe=str(recipe), out=str(out), trials=TRIALS)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run(code)
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = finished(out)
     found = tune(Recipe.load(recipe, out=out, resume=True), TRIALS, ["dropout", "width"], verbose=0)

@@ -95,7 +95,7 @@ class Training:
         learning = distill(student, self.teacher, task=self.task)
         decay = keras.optimizers.schedules.CosineDecay(rate, max(1, len(self.data) * epochs))
         learning.compile(keras.optimizers.Adam(decay), self.loss)
-        backup = BackupAndRestore(self.folder / f"{recipe.file_name}_{step}", delete_checkpoint=False)
+        backup = BackupAndRestore(self.folder / f"{recipe.file_name}_{step}", delete_checkpoint=False, verbose=0)
         watch = _Watch(self, f"{recipe.name}: {step}")
         learning.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, backup, watch])
 
@@ -107,12 +107,21 @@ class _Watch(keras.callbacks.Callback):
         super().__init__()
         self._training = training
         self._note = note
+        self._counted = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._training.is_out_of_time:
             raise OutOfTime
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._count(epoch)  # those before it have ended in an earlier call, if this one goes on from a backup
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not np.isfinite(logs["loss"]):
             raise InputError(f"{self._note}: the loss is {logs['loss']} after epoch {epoch + 1}. Lower learning_rate.")
-        self._training.stage.advance(1, self._note)
+        self._count(epoch + 1)
+
+    def _count(self, epochs: int) -> None:
+        if epochs > self._counted:
+            self._training.stage.advance(epochs - self._counted, self._note)
+            self._counted = epochs

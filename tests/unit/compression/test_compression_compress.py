@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras_opt.compression.search import attempts, training
 from keras_opt.compression.search.folder import FinishedCandidates
 from keras_opt.compression.search.result import Limits, front_and_best
 from keras_opt.core.errors import InputError
+from keras_opt.core.progress import Stage
 from keras_opt.data import arrays
 from keras_opt.export import LiteRTModel
 from keras_opt.models import macs, mlp
@@ -147,7 +149,7 @@ class Broken(Exception):
 
 @pytest.mark.parametrize("update", [full(2), 13])  # in the first epoch and in the last of four
 @pytest.mark.usefixtures("no_arena")
-def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tmp_path, monkeypatch, update):
+def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tmp_path, monkeypatch, update, capsys):
     original, seen = training._Watch.on_train_batch_end, []
 
     def break_off(self, batch, logs=None):
@@ -160,8 +162,20 @@ def test_a_search_that_was_broken_off_ends_with_the_same_file(trained, whole, tm
         patch.setattr(training._Watch, "on_train_batch_end", break_off)
         with pytest.raises(Broken):
             search(trained, tmp_path, (SMALL,))
+    capsys.readouterr()
     (after,) = search(trained, tmp_path, (SMALL,)).candidates
+    assert capsys.readouterr() == ("", "")
     assert after.path.read_bytes() == whole.candidates[1].path.read_bytes()
+
+
+def test_epochs_before_a_training_was_broken_off_count_in_the_bar():
+    stage = Stage("compress", 5)
+    watch = training._Watch(SimpleNamespace(stage=stage), "small: channels")
+    for epoch in (2, 3):  # of four, where the first two have ended in an earlier call
+        watch.on_epoch_begin(epoch)
+        watch.on_epoch_end(epoch, {"loss": 1.0})
+    assert stage.done == 4
+    assert stage.note == "small: channels"
 
 
 def test_a_training_that_was_broken_off_is_not_gone_on_with_for_another_model(trained, tmp_path, monkeypatch):
