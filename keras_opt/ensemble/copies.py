@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_opt.core.clone_layer import clone_layer
 from keras_opt.core.errors import argument_error
 from keras_opt.core.set_weights import set_weights
 from keras_opt.ensemble.class_names import class_names_of
@@ -45,7 +46,7 @@ def _graph_copy(model: keras.Model, name: str, changes: Mapping[str, Mapping[str
     def clone(layer):
         if isinstance(layer, keras.Model):
             return _same_layers(layer, owner)
-        return layer.__class__.from_config({**layer.get_config(), **changes.get(layer.name, {})})
+        return clone_layer(layer, **changes.get(layer.name, {}))
 
     graph = functional(model)
     # The model around the same tensors is not compiled: `clone_model` would make an optimizer too.
@@ -56,9 +57,7 @@ def _same_layers(model: keras.Model, owner: str) -> keras.Model:
     if isinstance(model, keras.Sequential):
         start = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
         layers = [
-            _same_layers(layer, owner)
-            if isinstance(layer, keras.Model)
-            else layer.__class__.from_config(layer.get_config())
+            _same_layers(layer, owner) if isinstance(layer, keras.Model) else clone_layer(layer)
             for layer in model.layers
         ]
         return keras.Sequential([start, *layers], name=model.name)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_opt.core.all_layers import all_layers
+from keras_opt.core.clone_layer import clone_layer
 from keras_opt.core.errors import InputError, argument_error, check_choice
 from keras_opt.core.set_weights import set_weights
 from keras_opt.models.affine_folding import (
@@ -136,7 +137,7 @@ def _without(model: keras.Model, folds: list[_Fold], nested: dict[str, keras.Mod
         if layer.name in nested:
             return nested[layer.name]
         bias = {"use_bias": True} if layer.name in weights else {}
-        return layer.__class__.from_config({**layer.get_config(), **bias})
+        return clone_layer(layer, **bias)
 
     def call(layer, *inputs, **arguments):
         # Operations such as `x + y` are called here too.

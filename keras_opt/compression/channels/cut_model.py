@@ -1,11 +1,10 @@
 """A copy of a model of which some channels are gone."""
 
-import tempfile
-
 import keras
 import numpy as np
 
 from keras_opt.compression.channels.graph import ChannelGraph, references
+from keras_opt.core.clone_layer import clone_layer
 from keras_opt.core.errors import is_number
 from keras_opt.core.set_weights import set_weights
 from keras_opt.models.graph import functional, has_graph
@@ -32,20 +31,18 @@ def cut_model(graph: ChannelGraph, stays: np.ndarray) -> keras.Model:
             whole = keras.Model(whole.input, whole.output, name=layer.name)
             inputs = _cut_inputs(whole, graph.inputs[id(layer)], stays) if id(layer) in graph.inputs else None
             return keras.models.clone_model(whole, inputs, clone_function=clone, call_function=_call)
-        config = layer.get_config()
-        if id(layer) in graph.cuts:
-            sizes = graph.cuts[id(layer)][1].config
-            config |= {name: size(int(stays[labels].sum())) for name, (labels, size) in sizes.items()}
-            config |= {name: "zeros" for name, value in config.items() if _is_table(value)}
-        return layer.__class__.from_config(config)
+        if id(layer) not in graph.cuts:
+            return clone_layer(layer)
+        sizes = graph.cuts[id(layer)][1].config
+        cut = {name: size(int(stays[labels].sum())) for name, (labels, size) in sizes.items()}
+        cut |= {name: "zeros" for name, value in layer.get_config().items() if _is_table(value)}
+        return clone_layer(layer, **cut)
 
     copy = clone(graph.model)
     for layer, its_copy in copies.values():
         if isinstance(layer, keras.Layer) and layer.weights and not has_graph(layer):
             axes = graph.cuts[id(layer)][1].weights if id(layer) in graph.cuts else {}
             set_weights(its_copy, [_cut(weight, axes.get(weight.name, ()), stays) for weight in layer.weights])
-        if hasattr(layer, "save_assets") and hasattr(layer, "load_assets"):
-            _copy_assets(layer, its_copy)
     for layer, its_copy in reversed(copies.values()):  # models before what they hold, whose flags they set
         _copy_trainable(layer, its_copy)
     return copy
@@ -79,16 +76,6 @@ def _cut(weight, axes, stays):
         if labels is not None:
             values = np.compress(stays[labels], values, axis)
     return values
-
-
-def _copy_assets(layer, copy):
-    """What a layer has learnt that is neither in its config nor among its weights: the words of a vocabulary."""
-    variables = {}
-    layer.save_own_variables(variables)
-    copy.load_own_variables(variables)
-    with tempfile.TemporaryDirectory() as folder:
-        layer.save_assets(folder)
-        copy.load_assets(folder)
 
 
 def _copy_trainable(layer, copy):

@@ -80,6 +80,26 @@ def test_models_of_several_inputs():
     np.testing.assert_allclose(PredictionEnsemble(members)(x), outputs(members, x).mean(0), atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["mean", "geometric"])
+def test_members_know_the_words_that_their_layers_have_learnt(method, tmp_path):
+    def reader(text):
+        words = keras.layers.TextVectorization(output_mode="multi_hot")
+        words.adapt([text])
+        return keras.Sequential([keras.Input((), dtype="string"), words, keras.layers.Dense(2, "softmax")])
+
+    members = [reader("a b c"), reader("c d e")]
+    text = tf.constant(["d a", "b b c"])
+    ensemble = PredictionEnsemble(members, method)
+    probabilities = np.stack([member(text) for member in members])
+    expected = probabilities.mean(0)
+    if method == "geometric":
+        expected = np.sqrt(probabilities.prod(0))
+        expected /= expected.sum(-1, keepdims=True)
+    np.testing.assert_allclose(ensemble(text), expected, rtol=1e-5)
+    ensemble.save(tmp_path / "ensemble.keras")
+    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "ensemble.keras")(text), expected, rtol=1e-5)
+
+
 def test_a_tie_splits_the_vote_and_a_single_output_is_above_one_half_or_not():
     flat = member(2)
     flat.layers[-1].kernel.assign(np.zeros((5, 2)))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from builders import BUILDERS, norms, with_random_statistics
 from full_rows import full
 
@@ -336,6 +337,17 @@ def test_a_nested_model_whose_graph_cannot_be_read_is_refused():
         fold_batch_norm(model)
     with pytest.raises(InputError, match="must be a built model with a graph of layers"):
         fold_batch_norm(OfItsOwn())
+
+
+def test_words_that_a_layer_has_learnt_are_still_known():
+    words = keras.layers.TextVectorization(output_mode="multi_hot")
+    words.adapt(["a b c", "a d"])
+    layers = [words, keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((), dtype="string"), *layers])
+    text = tf.constant(["d a", "b b c"])
+    folded = fold_batch_norm(model)
+    assert norms(folded) == []
+    np.testing.assert_allclose(folded(text), model(text), rtol=1e-5)
 
 
 def test_unknown_choice():

@@ -1,0 +1,23 @@
+"""A layer made like another one."""
+
+import tempfile
+from typing import Any
+
+import keras
+
+
+def clone_layer(layer: keras.Operation, **changes: Any) -> keras.Operation:
+    """A layer of the config of `layer` but for `changes`, that knows the words or bins which `layer` has learnt.
+
+    Its weights are new. A vocabulary is in no config and not among the weights, and the size of some outputs is that
+    of the vocabulary: the clone has it before it is called.
+    """
+    clone = layer.__class__.from_config(layer.get_config() | changes)
+    if hasattr(layer, "save_assets") and hasattr(layer, "load_assets"):
+        variables = {}
+        layer.save_own_variables(variables)
+        clone.load_own_variables(variables)
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            clone.load_assets(folder)
+    return clone
