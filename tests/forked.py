@@ -1,7 +1,8 @@
 """Programs in processes of their own that need not import TensorFlow: they are forked from one that has it.
 
-Where a process begins in 0.3 s in the place of 5, a test can afford many. What a process does when it begins, and
-what it does with signals and terminals, is tested with `subprocess`.
+Where a process begins in 0.3 s in the place of 5, a test can afford many. The one that is forked has imported and done
+nothing else: it has one thread. What a process does when it begins, and what it does with Ctrl-C and terminals, is
+tested with `subprocess`.
 """
 
 import atexit
