@@ -106,11 +106,14 @@ class _WeighedLoss:
         if self._weighs_samples:
             loss = self.own(x, y, y_pred, _times(sample_weight, weight), **settings)
             added = _added_loss(self.own.__self__)
-            if added is not None:
-                loss += tf.cast((weight - 1) * added / replica_count(), loss.dtype)
-            return _with_value_of_batch(loss)
-        loss = self.own(x, y, y_pred, sample_weight, **settings)
-        return _with_value_of_batch(loss * tf.cast(weight, loss.dtype))
+            if added is None:
+                return _with_value_of_batch(loss)
+            loss += tf.cast((weight - 1) * added / replica_count(), loss.dtype)
+        else:
+            loss = self.own(x, y, y_pred, sample_weight, **settings)
+            loss *= tf.cast(weight, loss.dtype)
+        # All of it is weighed, so that a share without rows has none; there a mean over rows would be NaN.
+        return _with_value_of_batch(tf.where(weight > 0, loss, tf.zeros_like(loss)))
 
     def _weight_of(self, x: Any, sample_weight: Any) -> tf.Tensor | None:
         """The weight of the share of this replica; `None` if shares are alike, or nothing is known of the loss."""

@@ -39,9 +39,10 @@ FEW = {
     "batch_norm": [5],
     "two_inputs_and_outputs": [7],
     "mean_with_sample_weight": [7],
-    "added_loss": [7],
+    "added_loss": [1, 7],
+    "own_loss": [1],
 }
-MORE = ("without_weights", "sum", "own_loss")
+MORE = ("without_weights", "sum")
 
 
 @pytest.mark.parametrize("kind", [*FEW, *(pytest.param(kind, marks=pytest.mark.full) for kind in MORE)])
