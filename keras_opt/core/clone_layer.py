@@ -14,9 +14,10 @@ def clone_layer(layer: keras.Operation, **changes: Any) -> keras.Operation:
     """
     clone = layer.__class__.from_config(layer.get_config() | changes)
     if hasattr(layer, "save_assets") and hasattr(layer, "load_assets"):
-        variables = {}
-        layer.save_own_variables(variables)
-        clone.load_own_variables(variables)
+        if not layer.weights:
+            variables = {}
+            layer.save_own_variables(variables)  # the frequencies of words, which are no weights
+            clone.load_own_variables(variables)
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)
             clone.load_assets(folder)

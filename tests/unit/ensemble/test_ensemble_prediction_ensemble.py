@@ -1,5 +1,7 @@
 """PredictionEnsemble: its formulas, its members, its files, its errors."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 import keras_opt
 from keras_opt import export, models
+from keras_opt.core.all_layers import all_layers
 from keras_opt.ensemble import PredictionEnsemble
 
 X = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
@@ -15,6 +18,16 @@ X = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
 def member(units=3, activation="softmax", inputs=4, name="same"):
     layers = [keras.Input((inputs,)), keras.layers.Dense(5, "relu", name="body"), keras.layers.Dense(units, activation)]
     return keras.Sequential(layers, name=name)
+
+
+class WithNotes(keras.layers.Dense):
+    notes = ""
+
+    def save_assets(self, inner_path):
+        Path(inner_path, "notes").write_text(self.notes)
+
+    def load_assets(self, inner_path):
+        self.notes = Path(inner_path, "notes").read_text()
 
 
 def outputs(members, x=X):
@@ -80,24 +93,28 @@ def test_models_of_several_inputs():
     np.testing.assert_allclose(PredictionEnsemble(members)(x), outputs(members, x).mean(0), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["mean", "geometric"])
-def test_members_know_the_words_that_their_layers_have_learnt(method, tmp_path):
+@pytest.mark.parametrize("mode", ["multi_hot", "tf_idf"])
+def test_members_know_the_words_that_their_layers_have_learnt(mode, tmp_path):
     def reader(text):
-        words = keras.layers.TextVectorization(output_mode="multi_hot")
-        words.adapt([text])
+        words = keras.layers.TextVectorization(output_mode=mode)
+        words.adapt(text)
         return keras.Sequential([keras.Input((), dtype="string"), words, keras.layers.Dense(2, "softmax")])
 
-    members = [reader("a b c"), reader("c d e")]
+    members = [reader(["a b c", "a d"]), reader(["c d e", "d"])]
     text = tf.constant(["d a", "b b c"])
-    ensemble = PredictionEnsemble(members, method)
-    probabilities = np.stack([member(text) for member in members])
-    expected = probabilities.mean(0)
-    if method == "geometric":
-        expected = np.sqrt(probabilities.prod(0))
-        expected /= expected.sum(-1, keepdims=True)
+    ensemble = PredictionEnsemble(members)
+    expected = outputs(members, text).mean(0)
     np.testing.assert_allclose(ensemble(text), expected, rtol=1e-5)
     ensemble.save(tmp_path / "ensemble.keras")
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "ensemble.keras")(text), expected, rtol=1e-5)
+
+
+def test_a_layer_of_ones_own_with_files_beside_its_weights():
+    members = [keras.Sequential([keras.Input((4,)), WithNotes(3)]) for _ in range(2)]
+    for member in members:
+        member.layers[-1].notes = "learnt"
+    ensemble = PredictionEnsemble(members)
+    assert [layer.notes for layer in all_layers(ensemble) if isinstance(layer, WithNotes)] == ["learnt", "learnt"]
 
 
 def test_a_tie_splits_the_vote_and_a_single_output_is_above_one_half_or_not():
