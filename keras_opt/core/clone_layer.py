@@ -7,10 +7,10 @@ import keras
 
 
 def clone_layer(layer: keras.Operation, **changes: Any) -> keras.Operation:
-    """A layer of the config of `layer` but for `changes`, that knows the words or bins which `layer` has learnt.
+    """A layer of the config of `layer` but for `changes`, that knows the vocabulary which `layer` has learnt.
 
-    Its weights are new. A vocabulary is in no config and not among the weights, and the size of some outputs is that
-    of the vocabulary: the clone has it before it is called.
+    Its weights are new. What was learnt of a text is in no config and not among the weights, and the size of some
+    outputs is that of the vocabulary: the clone has it before it is called.
     """
     clone = layer.__class__.from_config(layer.get_config() | changes)
     if hasattr(layer, "save_assets") and hasattr(layer, "load_assets"):

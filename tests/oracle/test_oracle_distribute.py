@@ -6,16 +6,13 @@ import distribute_cases
 import numpy as np
 import pytest
 from distribute_cases import CASES
+from full_rows import full
 from workers import TESTS, run_workers
 
 SCRIPT = TESTS / "distribute_cases.py"
 GATES = {"float64": 1e-9, "float32/sgd": 1e-5, "float32/adam": 1e-4, "mixed_float16": 1e-2, "mixed_bfloat16": 1e-1}
 FEW = ("all at once/adam/float64", "steps_per_execution/sgd/float64")
 FEW_STEPS, STEPS = 10, 100
-
-
-def full(*values):
-    return pytest.param(*values, marks=pytest.mark.full)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import uneven_batches
+from full_rows import full
 from uneven_batches import BATCH, Trained, deviation
 from workers import TESTS, run_workers
 
@@ -45,14 +46,12 @@ FEW = {
 MORE = ("without_weights", "sum")
 
 
-@pytest.mark.parametrize("kind", [*FEW, *(pytest.param(kind, marks=pytest.mark.full) for kind in MORE)])
+@pytest.mark.parametrize("kind", [*FEW, *map(full, MORE)])
 def test_datasets_of_any_size(kind, our_replicas, request):
     assert max(deviations(kind, our_replicas, sizes(request, FEW.get(kind, []))).values()) < EXACT
 
 
-@pytest.mark.parametrize(
-    ("kind", "steps"), [pytest.param("plain", 1, marks=pytest.mark.full), ("classes", 2)], ids=["plain", "classes"]
-)
+@pytest.mark.parametrize(("kind", "steps"), [full("plain", 1), ("classes", 2)], ids=["plain", "classes"])
 def test_arrays_of_any_size_in_several_steps_an_execution(kind, steps, our_replicas, request):
     found = deviations(kind, our_replicas, sizes(request, [9]), as_arrays=True, steps_per_execution=steps)
     assert max(found.values()) < EXACT
