@@ -58,7 +58,7 @@ from keras_opt.callbacks import (
 )
 
 SEED = 0  # try another
-EPOCHS = 6 if QUICK else 30
+EPOCHS = 4 if QUICK else 30
 tf.config.experimental.enable_op_determinism()  # the same bits in every run, on a GPU too
 
 x, y = keras_opt.data.load_fashion_mnist_sample("train")
@@ -215,7 +215,7 @@ x, y = keras_opt.data.load_fashion_mnist_sample("train")
 stale = Plateau("val_loss", patience=5) & Plateau("val_accuracy", patience=5)
 stop = EarlyStopping(stale | Target("val_accuracy", 0.99) | TimeBudget(3600), verbose=1, restore_best_weights=True)
 if owner == "keras_opt":
-    backup = keras_opt.callbacks.BackupAndRestore(folder + "/backup", save_freq=5)  # these epochs are short
+    backup = keras_opt.callbacks.BackupAndRestore(folder + "/backup", save_freq=25)  # these epochs are short
 else:
     backup = keras.callbacks.BackupAndRestore(folder + "/backup")
 history = model.fit(
@@ -230,7 +230,7 @@ variables = {f"{n} {v.path}": v.numpy() for n, v in enumerate([*model.variables,
 np.savez(folder + "/end.npz", epochs=history.epoch, history=json.dumps(history.history), **variables)
 """
 Path("train.py").write_text(SCRIPT)
-KILLS = [3] if QUICK else [5, 11]
+KILLS = [2] if QUICK else [5, 11]
 
 
 def start_script(folder, owner, kill_in_epoch=None):
