@@ -39,6 +39,12 @@ def strategy(name: str = "auto", logical_cpus: int | None = None) -> tf.distribu
     in `fit` and `evaluate`: each row counts once, in other batches than on one device. `AutoShardPolicy.DATA` gives the
     batches of one device; each worker then reads all. `train_on_batch` gives each replica the whole batch.
 
+    How near to one device: in 38 trainings of 100 steps (dense, convolutions, synchronised BatchNorm, clipping,
+    accumulation, averaging, embeddings, all of these at once), under two replicas of one process and under 1, 2 and 4
+    worker processes, weights, outputs and logs differ by at most 3.6e-14 (relative) in float64, 7.4e-6 in float32 with
+    SGD, 3.7e-6 with Adam, 1.4e-3 in mixed_float16, 2.1e-2 in mixed_bfloat16; all workers end with the same bits.
+    `pytest -s --full tests/oracle/test_oracle_distribute.py` prints the table.
+
     When not: several replicas on CPUs of one machine compete for the same cores, so `logical_cpus` is for trying out.
     Collectives cost tens of milliseconds a step between processes: workers pay where a step takes half a second.
 
