@@ -102,7 +102,8 @@ def launch(
 
     Raises:
         ValueError: An argument is out of its range; there is no such script; this process is a worker itself.
-        WorkersFailed: A worker has failed after the last restart; `status` is its exit status.
+        WorkersFailed: A worker has failed after the last restart, or because nobody reads what it writes, as behind
+            `| head`; `status` is its exit status.
 
     Cost: a process for each worker, with a TensorFlow and a model of its own, and one for the launcher, which loads
         neither.
@@ -121,19 +122,22 @@ def launch(
     failures: list[WorkerFailure] = []
     with _signals_raised():
         while True:
-            failure = _run(command, own)
+            lines = LogLines()
+            failure = _run(command, own, lines)
             if failure is None:
                 return failures
             failures.append(failure)
-            if len(failures) > max_restarts:
+            if not lines.is_read:
+                _say("nobody reads what the workers write, so they are not started again.")
+            if len(failures) > max_restarts or not lines.is_read:
                 raise WorkersFailed(failures)
             _say(f"restart {len(failures)} of at most {max_restarts}.")
 
 
-def _run(command: Sequence[str], variables: list[dict[str, str]]) -> WorkerFailure | None:
+def _run(command: Sequence[str], variables: list[dict[str, str]], lines: LogLines) -> WorkerFailure | None:
     """Start a worker with each of `variables` and wait for them; when one fails, stop the others."""
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(len(variables))]
-    lines, began = LogLines(), time.monotonic()
+    began = time.monotonic()
     try:
         with WorkerProcesses(_GRACE_SECONDS, _SAVING_SECONDS) as group:
             for index, own in enumerate(variables):

@@ -1,6 +1,5 @@
 """What several processes write, line by line, under their names."""
 
-import contextlib
 import os
 import threading
 from typing import IO, TextIO
@@ -12,9 +11,13 @@ class LogLines:
     """Copies the lines of pipes to streams of this process, each whole and with the name of its writer.
 
     Where the stream is a terminal the names are coloured, unless the variable `NO_COLOR` is set.
+
+    Attributes:
+        is_read: Whether the streams took all. One that is a pipe takes no more when its reader ends, as `head` does.
     """
 
     def __init__(self):
+        self.is_read = True
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
@@ -36,13 +39,17 @@ class LogLines:
 
     def _copy(self, prefix: str, pipe: IO[bytes], stream: TextIO) -> None:
         encoding = getattr(stream, "encoding", None) or "utf-8"  # so the stream can write all that was decoded
-        with pipe, contextlib.suppress(BrokenPipeError):  # nobody reads on; a worker that writes more learns of it too
+        with pipe:
             for line in pipe:
                 # A bar that draws itself anew in one line, with "\r", is cut to how it looked last.
                 text = line.decode(encoding, "backslashreplace").rstrip("\r\n").rpartition("\r")[2]
-                with self._lock:
-                    stream.write(f"{prefix}{text}\n")
-                    stream.flush()
+                try:
+                    with self._lock:
+                        stream.write(f"{prefix}{text}\n")
+                        stream.flush()
+                except BrokenPipeError:
+                    self.is_read = False
+                    return  # a worker that writes more learns of it too
 
 
 def _prefix(number: int, name: str, stream: TextIO) -> str:

@@ -216,6 +216,20 @@ def test_children_of_workers_that_ended_well_go_too(script):
     wait_for(lambda: not any(map(lives, processes())), 5)
 
 
+def test_workers_whose_output_nobody_reads_are_not_started_again(script):
+    path = script("Path(f'start-{os.getpid()}').touch()\nwhile True: print('here'); time.sleep(0.01)")
+    launcher = subprocess.Popen(
+        [*COMMAND, "--workers", "1", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout.readline() == "worker 0 | here\n"
+    launcher.stdout.close()
+    errors = launcher.stderr.read()
+    assert launcher.wait(10) == 1
+    assert "nobody reads what the workers write" in errors
+    assert "restart" not in errors
+    assert len(list(Path().glob("start-*"))) == 1
+
+
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
