@@ -1,5 +1,6 @@
 """A layer made like another one."""
 
+import functools
 import tempfile
 from typing import Any
 
@@ -21,4 +22,6 @@ def clone_layer(layer: keras.Operation, **changes: Any) -> keras.Operation:
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)
             clone.load_assets(folder)
+    if getattr(layer, "lora_alpha", None) is not None:  # Dense and Embedding (Keras 3.15) enable theirs without it
+        clone.enable_lora = functools.partial(clone.enable_lora, lora_alpha=layer.lora_alpha)
     return clone

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_opt.core.clone_layer import clone_layer
 from keras_opt.core.set_weights import set_weights
 from keras_opt.export.call_on import call_on
 from keras_opt.models.softmax import is_softmax, logit_ends
@@ -84,7 +85,7 @@ def _copy(model, activations):
     def clone(layer):
         if layer.name in activations and isinstance(layer, keras.layers.Softmax):
             return _Softmax(activations[layer.name], name=layer.name)
-        copy = type(layer).from_config(layer.get_config())
+        copy = clone_layer(layer)
         if layer.name in activations:
             copy.activation = activations[layer.name]
         return copy

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_opt.core.all_layers import all_layers
+from keras_opt.core.clone_layer import clone_layer
 from keras_opt.core.set_weights import set_weights
 
 
@@ -21,7 +22,8 @@ def in_int8_operations(model: keras.Model) -> keras.Model:
         return model
 
     def clone(layer):
-        return (_int8_kind(layer) or type(layer)).from_config(layer.get_config())
+        kind = _int8_kind(layer)
+        return kind.from_config(layer.get_config()) if kind else clone_layer(layer)
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     set_weights(copy, model.get_weights())

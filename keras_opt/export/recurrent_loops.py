@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_opt.core.all_layers import all_layers
+from keras_opt.core.clone_layer import clone_layer
 from keras_opt.core.errors import argument_error
 from keras_opt.core.set_weights import set_weights
 
@@ -35,8 +36,9 @@ def _without_loop(layer):
         config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
         there, back = _without_loop(layer.forward_layer), _without_loop(layer.backward_layer)
         return keras.layers.Bidirectional(there, backward_layer=back, **config)
-    unroll = {"unroll": True} if isinstance(layer, keras.layers.RNN) else {}
-    return _STEPWISE.get(type(layer), type(layer)).from_config({**layer.get_config(), **unroll})
+    if not isinstance(layer, keras.layers.RNN):
+        return clone_layer(layer)
+    return _STEPWISE.get(type(layer), type(layer)).from_config({**layer.get_config(), "unroll": True})
 
 
 class _StepwiseLSTM(keras.layers.LSTM):
