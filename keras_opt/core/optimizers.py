@@ -13,6 +13,13 @@ def parts(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimi
     return list(getattr(optimizer, "optimizers", ()))
 
 
+def trained_by(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> list[keras.Variable]:
+    """What `optimizer.apply(grads)` updates, in this order: the variables it was built for, else those of `model`."""
+    # No public attribute of Keras 3.15 has them.
+    built_for = getattr(optimizer, "_trainable_variables", None) if optimizer.built else None
+    return list(built_for or model.trainable_variables)
+
+
 def uses_ema(optimizer: keras.optimizers.Optimizer | None) -> bool:
     """Whether `optimizer`, or a part of it, averages the weights by itself; `None` does not."""
     unscaled = inner(optimizer)

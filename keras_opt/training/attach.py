@@ -20,7 +20,8 @@ def attach(
     `on_train_batch_end(batch, logs)` and `on_epoch_end(epoch, logs)` where `fit` would.
 
     In the loop, call `train_on_batch`, or compute gradients and call `optimizer.apply`; what needs the model's own step
-    (`GradientAccumulation`, `SharpnessAwareMinimization`) says so in the latter.
+    (`GradientAccumulation`, `SharpnessAwareMinimization`) says so in the latter. A `tf.function` around the latter
+    keeps what was attached when it was traced: make it inside the `with`, and use it no more after that.
 
     Around a `fit` it is the `finally` that `fit` lacks: what the callbacks of that `fit` hung on the model is gone on
     exit, also after an exception in the middle of training: `with attach(model): model.fit(..., callbacks=[...])`.

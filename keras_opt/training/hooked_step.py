@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_opt.core.optimizers import inner, parts
+from keras_opt.core.optimizers import inner, parts, trained_by
 from keras_opt.core.replicas import across_replicas, cond, replica_count, replica_number, sum_over_replicas
 from keras_opt.training.gradients import agree_on_overflow, scaled, sum_duplicates
 from keras_opt.training.hookable import check_hookable
@@ -61,7 +61,7 @@ class HookedStep:
         """Run the model's own `train_step` with the plugins around it and in it."""
         for plugin in reversed(self.plugins):
             train_step = _around(plugin, train_step)
-        self._steps[replica_number()] = _Step(data)
+        self._steps[replica_number()] = _Step(data, _graph())
         try:
             for plugin in self.plugins:
                 plugin.begin_batch()
@@ -84,7 +84,7 @@ class HookedStep:
         """Take what the step gives to the optimizer that the model was compiled with."""
         received = self._receivers.get(replica_number())
         if received is not None:
-            received.append((list(grads), list(trainable_variables or self.model.trainable_variables)))
+            received.append((list(grads), list(trainable_variables or trained_by(self.optimizer, self.model))))
         elif self.outer_optimizer is self.optimizer:
             self.apply(grads, trainable_variables)
         else:
@@ -93,7 +93,7 @@ class HookedStep:
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Take what the optimizer within the `LossScaleOptimizer` gets."""
         gradients = list(grads)
-        self._variables = list(trainable_variables or self.model.trainable_variables)
+        self._variables = list(trainable_variables or trained_by(self.optimizer, self.model))
         pairs = enumerate(zip(gradients, self._variables, strict=True))
         self._places = [place for place, pair in pairs if _is_for_plugins(*pair)]
         if not self._places:
@@ -168,6 +168,12 @@ class HookedStep:
                         "of that. Call `fit` or `train_on_batch` instead of `optimizer.apply`."
                     )
             return
+        if _is_traced_within(step.graph):
+            raise RuntimeError(
+                f"StepHooks: `train_step` of the model {self.model.name!r} calls its optimizer in a tf.function, which "
+                "would keep the callbacks of this fit in every later one. Take `@tf.function` away: `fit` compiles the "
+                "step."
+            )
         if step.updated is not None and _ids(step.updated) != _ids(self._updated):
             raise RuntimeError(
                 f"StepHooks: `train_step` of the model {self.model.name!r} calls one optimizer twice in a step, first "
@@ -201,10 +207,31 @@ class HookedStep:
 
 @dataclass
 class _Step:
-    """One run of the model's step: its batch, and the variables that the optimizer has got gradients for in it."""
+    """One run of the model's step.
+
+    Attributes:
+        data: Its batch.
+        graph: Where it is traced; `None` in a step that runs eagerly.
+        updated: The variables that the optimizer has got gradients for in it.
+    """
 
     data: Any
+    graph: tf.Graph | None
     updated: list[keras.Variable] | None = None
+
+
+def _graph() -> tf.Graph | None:
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def _is_traced_within(graph: tf.Graph | None) -> bool:
+    """Whether a tf.function is being traced, called in what is traced in `graph`. Branches and loops are none."""
+    inner_graph = _graph()
+    while inner_graph is not graph and hasattr(inner_graph, "outer_graph"):
+        if type(inner_graph) is tf.__internal__.FuncGraph:
+            return True
+        inner_graph = inner_graph.outer_graph
+    return False
 
 
 def _ids(variables: list[keras.Variable]) -> list[int]:

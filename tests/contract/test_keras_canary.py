@@ -307,6 +307,8 @@ def test_an_optimizer_still_knows_the_variables_it_was_built_for():
     optimizer._check_variables_are_known([known])
     with pytest.raises(ValueError, match="Unknown variable"):
         optimizer._check_variables_are_known([known, unknown])
+    where = f"{VERSION} keeps the variables of an optimizer elsewhere; see keras_opt/core/optimizers.py"
+    assert list(getattr(optimizer, "_trainable_variables", ())) == [known], where
 
 
 @pytest.mark.smoke

@@ -106,6 +106,46 @@ def test_a_variable_that_is_overwritten_with_its_gradient_is_none_of_the_plugins
     assert (float(kernel.numpy()[0, 0]), float(scale.numpy()[0, 0])) == (-2.0, 7.0)
 
 
+def test_gradients_without_variables_are_those_that_the_optimizer_was_built_for():
+    model = line()
+    StepHooks.of(model).add(Scaling())
+    other = keras.Variable([0.0], name="other")
+    model.optimizer.build([other])
+    model.optimizer.apply([tf.ones((1,))])
+    assert float(other.numpy()[0]) == -2.0
+
+
+class CompiledTwice(keras.Model):
+    """Its `train_step`, or the helper that calls the optimizer in it, is a tf.function of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    @tf.function
+    def update(self, gradients):
+        self.optimizer.apply(gradients, self.trainable_variables)
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        self.update(tape.gradient(loss, self.trainable_variables))
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_a_step_that_would_keep_the_plugins_in_a_function_of_its_own_is_refused(run_eagerly):
+    model = CompiledTwice()
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    StepHooks.of(model).add(Scaling())
+    with pytest.raises(RuntimeError, match=r"in a tf\.function, which would keep"):
+        model.fit(tf.ones((4, 1)), tf.ones((4, 1)), verbose=0)
+
+
 class TwoParts(keras.Model):
     """Its `train_step` gives the one optimizer the head's gradients first, then the others'."""
 
