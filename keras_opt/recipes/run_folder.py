@@ -159,6 +159,7 @@ class RunFolder:
             ) from error
 
     def _check_place(self) -> None:
+        check_outside_of_images(self.final, self._recipe)
         if self.final.exists() and not _holds_run(self.final):
             _check_replaceable(self.final)
         if self._recipe.resume:
@@ -220,6 +221,17 @@ def _place(out: str | None, data: str, *, resume: bool) -> Path:
                 )
             return place
         number += 1
+
+
+def check_outside_of_images(out: Path, recipe: Recipe) -> None:
+    """Raise if a folder for results lies in one of images, where it would be a class."""
+    for name in _FOLDER_SETTINGS:
+        images = getattr(recipe, name)
+        if images not in (None, SAMPLE) and out.resolve().is_relative_to(Path(images).resolve()):
+            raise InputError(
+                f"Output folder {str(out)!r} lies in the folder of images {str(images)!r}, whose folders are the "
+                "classes. Give another with --out."
+            )
 
 
 def _remove_unfinished_files(folder: Path) -> None:

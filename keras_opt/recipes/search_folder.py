@@ -15,6 +15,7 @@ from keras_opt.core.errors import InputError
 from keras_opt.core.files import write_atomic
 from keras_opt.recipes.images import image_sizes
 from keras_opt.recipes.recipe import CHOSEN_FIELDS, SAMPLE, Recipe
+from keras_opt.recipes.run_folder import check_outside_of_images
 from keras_opt.recipes.search_space import Parameter
 from keras_opt.tuning.trial_store import TrialStore
 
@@ -79,6 +80,7 @@ def place_of(recipe: Recipe) -> Path:
 
 def check_place(folder: Path, recipe: Recipe) -> None:
     """Raise unless a search can begin in `folder`, or go on there."""
+    check_outside_of_images(folder, recipe)
     if recipe.resume:
         Plan.load(folder)
     elif _holds_search(folder):

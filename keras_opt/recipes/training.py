@@ -25,6 +25,7 @@ from keras_opt.compression.pruning.sparsity import sparsity
 from keras_opt.compression.pruning.sparsity_schedules import PolynomialSparsity
 from keras_opt.core.all_layers import all_layers
 from keras_opt.core.clocks import Stopwatch
+from keras_opt.core.errors import InputError
 from keras_opt.core.progress import Progress
 from keras_opt.core.set_weights import set_weights
 from keras_opt.core.trainable_flags import let_train, without_batch_norm
@@ -102,7 +103,8 @@ class Trainer:
             model = self._optimised_model()
             callbacks = [monitor, stop, *self._unfreezing(model)]
             facts = self._fit(model, "optimised", "batch", recipe.epochs, watch, callbacks)
-        reason = stop.stopped_because or "the cycle is complete"
+        diverged = not np.isfinite(facts["history"]["loss"][-1])
+        reason = stop.stopped_because or ("the loss is not finite" if diverged else "the cycle is complete")
         series = monitor.series()
         gradients = {"step": series["step"].tolist(), "grad_norm": series["grad_norm"].tolist()}
         return shipped(model, recipe, "batch"), {**facts, "stopped_because": reason, "gradients": gradients}
@@ -138,7 +140,7 @@ class Trainer:
         end = max(1, steps // 3)
         every = max(1, end // 10)
         # Only epochs that began with the final sparsity stand for what will be shipped.
-        first = -(-(end + every) // self._steps(1))
+        first = min(-(-(end + every) // self._steps_in_epoch), recipe.pruning_epochs - 1)
         best = EarlyStopping(
             Plateau("val_accuracy", patience=recipe.pruning_epochs, start_from_epoch=first), restore_best_weights=True
         )
@@ -204,7 +206,10 @@ class Trainer:
                     self._batches(augmented=stage != "plain"),
                     validation_data=self._dataset(self.prepared.validation, shuffle=False),
                     epochs=epochs,
-                    callbacks=[backup, EpochClock(watch), LearningRateMonitor(), *callbacks, note, bar, interrupt],
+                    callbacks=[
+                        *(backup, EpochClock(watch), LearningRateMonitor(), keras.callbacks.TerminateOnNaN()),
+                        *(*callbacks, note, bar, interrupt),
+                    ],
                     shuffle=False,  # the dataset shuffles by itself
                     verbose=0,
                 )
@@ -215,6 +220,11 @@ class Trainer:
                 model.set_weights(best or model.get_weights())
                 save_labelled(shipped(model, self.recipe, norm), self.folder.model, self.prepared.class_names)
             raise
+        if not all(np.isfinite(array).all() for array in model.get_weights()):
+            raise InputError(
+                f"The training {_TITLES[stage]!r} diverged: its weights are NaN or infinite. Start anew, with "
+                f"--overwrite, and a --max-learning-rate below {self.recipe.max_learning_rate:g}."
+            )
         values = {name: [float(value) for value in values] for name, values in history.history.items()}
         return {"history": values, "resumed": note.is_resumed}
 
@@ -228,8 +238,13 @@ class Trainer:
         weights = self.recipe.class_weight if shuffle else None
         return arrays(images.pixels, targets, self.recipe.batch_size, shuffle, weights, seed=self.recipe.seed)
 
+    @property
+    def _steps_in_epoch(self) -> int:
+        return -(-len(self.prepared.train) // self.recipe.batch_size)
+
     def _steps(self, epochs: int) -> int:
-        return max(2, epochs * -(-len(self.prepared.train) // self.recipe.batch_size))
+        """The length of a schedule, which needs two steps."""
+        return max(2, epochs * self._steps_in_epoch)
 
     def _validation_accuracy(self, model: keras.Model) -> float:
         return accuracy(model, self.prepared.validation, self.recipe.batch_size)

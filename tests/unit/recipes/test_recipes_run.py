@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
+import warnings
 from html.parser import HTMLParser
 
 import keras
@@ -247,6 +248,18 @@ def test_no_test_file_is_read_before_the_last_decision(tiny_run, monkeypatch):
     monkeypatch.setitem(run.__globals__, "to_tflite", export)
     tiny_run(epochs=1)
     assert events == [54, "export", 6]
+
+
+def test_a_training_that_diverges_says_so(tiny_run):
+    refused = pytest.raises(ValueError, match=r"'with keras_opt' diverged: its weights are NaN.*below 1e\+30")
+    with refused, pytest.warns(UserWarning, match="gradients are not finite"):
+        tiny_run(max_learning_rate=1e30)
+
+
+def test_epochs_of_one_batch_are_pruned_to_the_end_before_one_is_the_best(tiny_run):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*denser than the model became later")
+        tiny_run(batch_size=64, pruning_epochs=30, max_learning_rate=1e-12)
 
 
 def test_times_and_bests_are_read_from_the_right_epoch():

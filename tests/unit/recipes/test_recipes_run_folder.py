@@ -120,6 +120,14 @@ def test_a_folder_of_other_files_is_never_replaced(out, choice):
     assert (out / "photo.png").read_bytes() == b"dear"
 
 
+@pytest.mark.parametrize("settings", [{"data": "."}, {"data": "photos", "out": "photos/run"}, {"test": "."}])
+def test_a_place_among_the_images_is_refused_and_nothing_is_made_there(out, settings):
+    before = sorted(out.parent.rglob("*"))
+    with pytest.raises(ValueError, match=r"lies in the folder of images .*Give another with --out\."):
+        RunFolder(Recipe(**({"data": "elsewhere"} | settings)), {})
+    assert sorted(out.parent.rglob("*")) == before
+
+
 def test_a_file_in_the_place_is_refused(out):
     out.write_text("dear")
     with pytest.raises(ValueError, match="is a file"):
