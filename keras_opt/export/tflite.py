@@ -158,6 +158,10 @@ def _check_model(model):
     if other:
         cure = "Build the model with the dtype policy 'float32' and call its set_weights(model.get_weights())."
         raise refuse(f"a model whose weights are float32, not {other}", cure)
+    broken = next((each.path for each in model.weights if not np.all(np.isfinite(each))), None)
+    if broken:
+        cure = "Its training diverged: train it again at a lower learning rate, or with GradientClipping."
+        raise refuse(f"a model of finite weights, but {broken!r} has NaN or infinity", cure)
 
 
 def _check_inputs(model, quantize):

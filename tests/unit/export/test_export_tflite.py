@@ -191,6 +191,12 @@ def quantized():
     return model
 
 
+def diverged():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")], name="net")
+    model.set_weights([np.full((4, 2), np.nan), np.zeros(2)])
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -205,6 +211,7 @@ def quantized():
         (looks_up, "to_tflite: model 'looks_up' reads a lookup table, which LiteRT lacks. Look the values up before"),
         (same_twice, "to_tflite: 'dense' and 'dense_1' are the same value, which a file cannot give two names. Take"),
         (quantized, "must be a float model."),
+        (diverged, "must be a model of finite weights, but 'net/dense/kernel' has NaN or infinity."),
     ],
 )
 def test_model_that_cannot_be_exported(make, message, tmp_path):
