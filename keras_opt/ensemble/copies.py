@@ -55,7 +55,7 @@ def _graph_copy(model: keras.Model, name: str, changes: Mapping[str, Mapping[str
 
 def _same_layers(model: keras.Model, owner: str) -> keras.Model:
     if isinstance(model, keras.Sequential):
-        start = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+        start = clone_layer(functional(model).layers[0])  # the input, which `model.layers` leaves out
         layers = [
             _same_layers(layer, owner) if isinstance(layer, keras.Model) else clone_layer(layer)
             for layer in model.layers

@@ -89,13 +89,13 @@ def diversity(models: Sequence[keras.Model], x: Any, y: Any = None, batch_size: 
     Args:
         models: Built functional or Sequential classifiers of the same inputs and output; a single output is the
             probability of the second of two classes.
-        x: Inputs, as `predict` takes them; or a `tf.data.Dataset` of batches `(x, y)`.
+        x: Inputs, as `predict` takes them; or a `tf.data.Dataset` of batches `(x, y)`, without sample weights.
         y: Class numbers or one-hot rows; `None` for a dataset.
         batch_size: Int of at least 1. Default 32.
 
     Raises:
-        ValueError: There is no model, their shapes differ, `y` does not fit, outputs are not finite, or a single one is
-            no probability.
+        ValueError: There is no model, their shapes differ, `y` does not fit, outputs are not finite, a single one is no
+            probability, or a dataset has sample weights.
 
     Cost: one prediction of each model.
 

@@ -26,8 +26,8 @@ def outputs_and_targets(
         batch_size: For arrays.
 
     Raises:
-        ValueError: The targets are no finite numbers, do not fit the outputs, or there are none; or outputs are not
-            finite.
+        ValueError: The targets are no finite numbers, do not fit the outputs, or there are none; outputs are not
+            finite; or a dataset has sample weights.
     """
     if isinstance(x, tf.data.Dataset):
         if y is not None:
@@ -47,7 +47,10 @@ def _of_batches(owner: str, models: Sequence[keras.Model], dataset: tf.data.Data
     check_is_repeatable(owner, "x", dataset)
     outputs, targets = [[] for _ in models], []
     for batch in dataset:
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        if weights is not None:
+            cure = "All rows count alike here: leave the weights out, dataset.map(lambda x, y, w: (x, y))."
+            raise argument_error(owner, "x", dataset, "a dataset of batches (x, y), without sample weights", cure)
         targets.append(_numbers(owner, y))
         for model, rows in zip(models, outputs, strict=True):
             rows.append(model.predict_on_batch(x))

@@ -15,6 +15,21 @@ from keras_opt.ensemble.simplex_weights import least_squares_weights, likelihood
 from keras_opt.models.graph import calls, functional, has_graph, output_leaves
 
 _LOSSES = ("log", "squared")
+_LAYERS_WITH_ACTIVATION_LAST = (
+    keras.layers.Activation,
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
 
 
 @keras.saving.register_keras_serializable("keras_opt")
@@ -45,8 +60,9 @@ class PredictionEnsemble(keras.Model):
 
     Args:
         models: Built functional or Sequential models of the same input and output shapes, at least one, each with one
-            output; for "geometric" all of them end in a softmax, or all in a sigmoid. Where they take different types
-            of numbers, the ensemble takes the one that holds both.
+            output; for "geometric" all of them end in a softmax, or all in a sigmoid, as the `activation` of a dense or
+            convolutional layer or an `Activation`. Where they take different types of numbers, the ensemble takes the
+            one that holds both.
         method: `"mean"`, `"geometric"`, `"vote"` or `"weighted"`. Default `"mean"`.
         name: The name of the model. Default `"ensemble"`.
 
@@ -111,7 +127,7 @@ class PredictionEnsemble(keras.Model):
         None is negative and they sum to 1, so with few rows they overfit little, and useless members get 0.
 
         Args:
-            x: Inputs, as `predict` takes them; or a `tf.data.Dataset` of batches `(x, y)`.
+            x: Inputs, as `predict` takes them; or a `tf.data.Dataset` of batches `(x, y)`, without sample weights.
             y: Targets: class numbers, one-hot rows or probabilities; or those of a regression. `None` for a dataset.
             loss: `"log"`, the mean negative log-likelihood of `y`, by expectation maximisation; or `"squared"`, the
                 squared error, by non-negative least squares. Default `None`: "log" if the outputs of all members are
@@ -123,8 +139,8 @@ class PredictionEnsemble(keras.Model):
 
         Raises:
             RuntimeError: `method` is not "weighted".
-            ValueError: `y` does not fit the outputs; outputs are not finite; or `loss` is "log" and these are no
-                probabilities.
+            ValueError: `y` does not fit the outputs; outputs are not finite; `loss` is "log" and these are no
+                probabilities; or a dataset has sample weights.
 
         Cost: one prediction of each member; some milliseconds for 10,000 rows.
         """
@@ -251,7 +267,13 @@ def _output_layer(model: keras.Model) -> keras.Layer | None:
 
 
 def _activations(models: Sequence[keras.Model]) -> set[Any]:
-    return {getattr(_output_layer(model), "activation", None) for model in models}
+    """The last thing that each model does, if that is the activation of its last layer; else `None`.
+
+    A recurrent layer, or one of the user's with a `call` of its own, may use its activation before the end.
+    """
+    known = {each.call for each in _LAYERS_WITH_ACTIVATION_LAST}
+    last = [_output_layer(model) for model in models]
+    return {each.activation if getattr(type(each), "call", None) in known else None for each in last}
 
 
 def _common_activation(models: Sequence[keras.Model]) -> str | None:
@@ -262,7 +284,10 @@ def _common_activation(models: Sequence[keras.Model]) -> str | None:
 
 def _activation_error(models: Sequence[keras.Model]) -> InputError:
     names = ", ".join(sorted(getattr(each, "__name__", "none") for each in _activations(models)))
-    must_be = 'models whose last layers all have activation="softmax", or all "sigmoid", for method="geometric"'
+    must_be = (
+        "models whose last layers, dense, convolutional or Activation, "
+        'all have activation="softmax", or all "sigmoid", for method="geometric"'
+    )
     cure = f'The activations are: {names}. Use method="mean", or let the members end in the same one.'
     return argument_error("PredictionEnsemble", "models", models, must_be, cure)
 

@@ -1,11 +1,13 @@
 """Several models from one training, at the ends of its cycles."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_opt.callbacks.copying import copy_without_fit
 from keras_opt.callbacks.fit_params import epochs_of
@@ -20,6 +22,7 @@ from keras_opt.ensemble.weight_sources import put_in
 from keras_opt.loading import load_model
 from keras_opt.models.graph import has_graph
 from keras_opt.models.labelled_file import save_labelled
+from keras_opt.schedules.precision import as_rate, as_whole
 from keras_opt.schedules.scaled_schedule import ScaledSchedule
 from keras_opt.training.scheduled_rate import ScheduledRate
 from keras_opt.training.step_hooks import StepHooks
@@ -139,8 +142,7 @@ class SnapshotEnsemble(keras.callbacks.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
         self.files, self._weights = [], []
         self._rates = [rate_of(single) for single in single_optimizers(self.model.optimizer)]
-        cycle = keras.optimizers.schedules.CosineDecayRestarts(1.0, self._epochs_in_cycle() * self._steps(), t_mul=1.0)
-        self._schedule = ScaledSchedule(cycle, self._peak())
+        self._schedule = ScaledSchedule(_CosineCycle(self._epochs_in_cycle() * self._steps()), self._peak())
         self._hooks = StepHooks.of(self.model)
         self._plugin = ScheduledRate(self.model, self._schedule, "batch", self._check_is_constant)
         self._hooks.add(self._plugin)
@@ -227,3 +229,19 @@ class SnapshotEnsemble(keras.callbacks.Callback):
         if self._plugin is not None:
             self._hooks.remove(self._plugin)
         self._hooks = self._plugin = self._schedule = None
+
+
+class _CosineCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """Falls from 1 to nearly 0 along half a cosine, and starts anew each `steps` steps.
+
+    Keras's `CosineDecayRestarts` divides floats: with 41 steps a cycle, and many other numbers, it starts anew one step
+    late, and the rate of the step between is 0.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self._steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        progress = as_rate(ops.mod(as_whole(step), self._steps)) / self._steps
+        return (ops.cos(math.pi * progress) + 1.0) / 2.0

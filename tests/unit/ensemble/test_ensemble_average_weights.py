@@ -240,6 +240,13 @@ def test_models_and_files_of_other_class_names(tmp_path):
         average_weights([first, tmp_path / "second.keras"])
 
 
+def test_the_input_of_a_sequential_model_keeps_its_name_and_kind():
+    model = keras.Sequential([keras.Input((4,), name="feat", sparse=True), keras.layers.Dense(2)])
+    average = average_weights([model])
+    np.testing.assert_allclose(average.predict({"feat": X}, verbose=0), model(X), atol=1e-6)
+    assert average.inputs[0].sparse
+
+
 def test_weights_of_any_size():
     assert_weights(average_weights([network(seed=0), network(seed=1)], [1e308, 1e308]), expected_of_two())
 

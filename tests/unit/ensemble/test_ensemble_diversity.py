@@ -77,6 +77,12 @@ def test_a_dataset_is_gone_through_once_for_all_models():
         diversity(models, shuffled.repeat())
 
 
+def test_a_dataset_with_sample_weights_is_refused():
+    weighted = tf.data.Dataset.from_tensor_slices((X, TRUTH, np.ones(4))).batch(3)
+    with pytest.raises(ValueError, match=r"diversity: argument `x` must be .*without sample weights.*dataset\.map"):
+        diversity([table_model(TRUTH, "a")], weighted)
+
+
 def test_a_single_output_that_is_no_probability_is_refused():
     logits = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, bias_initializer="ones")])
     with pytest.raises(ValueError, match=r"models\[0\]` must be a model whose single output is a probability"):

@@ -138,6 +138,28 @@ def test_geometric_neither_overflows_nor_loses_small_probabilities():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [keras.layers.Dense(3, "softmax")],
+        lambda: [keras.layers.EinsumDense("bts,sc->btc", (None, 3), activation="softmax")],
+        lambda: [keras.layers.Conv1D(3, 1, activation="softmax")],
+        lambda: [keras.layers.Conv1DTranspose(3, 1, activation="softmax")],
+        lambda: [keras.layers.DepthwiseConv1D(1, activation="softmax")],
+        lambda: [keras.layers.SeparableConv1D(3, 1, activation="softmax")],
+        lambda: [keras.layers.LSTM(3), keras.layers.Activation("softmax")],
+        lambda: [WithNotes(3, "softmax")],
+    ],
+    ids=["dense", "einsum", "conv", "transpose", "depthwise", "separable", "activation", "own"],
+)
+def test_geometric_of_every_layer_that_ends_with_its_activation(layers):
+    members = [keras.Sequential([keras.Input((5, 4)), *layers()]) for _ in range(2)]
+    x = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32")
+    product = np.prod(outputs(members, x), axis=0) ** 0.5
+    expected = product / product.sum(-1, keepdims=True)
+    np.testing.assert_allclose(PredictionEnsemble(members, "geometric")(x), expected, atol=1e-5)
+
+
 def test_regression_takes_the_squared_error_and_probabilities_the_likelihood():
     members = [member(1, None), member(1, None)]
     ensemble = PredictionEnsemble(members, "weighted")
@@ -316,10 +338,38 @@ def test_geometric_of_a_last_layer_that_is_also_an_inner_one():
         PredictionEnsemble([keras.Model(inputs, layer(layer(inputs)))], "geometric")
 
 
+class Halved(keras.layers.Dense):
+    def call(self, inputs):
+        return super().call(inputs) / 2
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: keras.layers.SimpleRNN(4, activation="softmax"),
+        lambda: keras.layers.LSTM(1, activation="sigmoid"),
+        lambda: Halved(4, "softmax"),
+    ],
+    ids=["simple_rnn", "lstm", "own"],
+)
+def test_geometric_of_a_last_layer_that_goes_on_after_its_activation(last):
+    members = [keras.Sequential([keras.Input((5, 4)), last()]) for _ in range(2)]
+    with pytest.raises(ValueError, match=r'all have activation="softmax".*The activations are: none'):
+        PredictionEnsemble(members, "geometric")
+
+
 @pytest.mark.parametrize("y", [np.full(20, np.nan), np.array(["a"] * 20), np.zeros(0), None, np.full((20, 3), np.inf)])
 def test_targets_that_are_no_numbers(y):
     with pytest.raises(ValueError, match="fit_weights: argument `y` must be"):
         PredictionEnsemble([member()], "weighted").fit_weights(X, y)
+
+
+def test_weights_are_not_fitted_on_a_dataset_with_sample_weights():
+    weighted = tf.data.Dataset.from_tensor_slices((X, np.zeros(20), np.ones(20))).batch(6)
+    ensemble = PredictionEnsemble([member()], "weighted")
+    with pytest.raises(ValueError, match=r"fit_weights: argument `x` must be .*without sample weights.*dataset\.map"):
+        ensemble.fit_weights(weighted)
+    ensemble.fit_weights(weighted.map(lambda x, y, w: (x, y)))
 
 
 def test_a_member_that_diverged():

@@ -56,6 +56,18 @@ def test_the_rates_of_the_paper_and_the_weights_at_the_end_of_each_cycle():
     np.testing.assert_allclose(ensemble(X), np.mean([each(X) for each in snapshots.models], axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [41, 47])
+def test_the_first_update_of_each_cycle_has_the_full_rate_whatever_its_length(steps):
+    """Keras's CosineDecayRestarts divides floats: for these lengths the rate is 0 there."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    seen = Weights()
+    ones = np.ones((steps, 1), "float32")
+    model.fit(ones, ones, batch_size=1, epochs=5, verbose=0, callbacks=[SnapshotEnsemble(5), seen])
+    one_cycle = 0.5 / 2 * (np.cos(np.pi * np.arange(steps) / steps) + 1)
+    np.testing.assert_allclose(seen.rates, np.tile(one_cycle, 5), atol=1e-6)
+
+
 def test_a_second_fit_starts_anew_at_the_same_rate_and_another_first_epoch_counts():
     model, snapshots, seen = compiled(), SnapshotEnsemble(2, max_learning_rate=0.02), Weights()
     fit(model, snapshots)
