@@ -112,7 +112,8 @@ def _only(sample_weight: Any) -> Any:
         raise InputError(
             "GradientAccumulation: the loss has reduction 'mean_with_sample_weight' and each output has sample weights "
             "of its own, so no weight of a micro-batch is right for all of them. Compile the losses with "
-            'reduction="sum_over_batch_size", or give one sample_weight.'
+            'reduction="sum_over_batch_size", or give one weight a row in a dataset of (x, y, sample_weight); that of '
+            "arrays `fit` copies for each output."
         )
     return weights[0]
 
