@@ -10,10 +10,15 @@ def calls(model: keras.Model) -> dict[str, list[tuple[str, ...]]]:
 
     A layer that is called twice has two entries.
     """
-    return {
-        layer["name"]: [tuple(_sources(node)) for node in layer["inbound_nodes"]]
-        for layer in functional(model).get_config()["layers"]
-    }
+    return {name: [tuple(_sources(node)) for node in nodes] for name, nodes in serialized_calls(model).items()}
+
+
+def serialized_calls(model: keras.Model) -> dict[str, list[dict[str, Any]]]:
+    """For each layer by name the calls of it in the model's graph, each with its `args` and `kwargs` as in the config.
+
+    Calls of a layer in other graphs, which `layer.input` and `layer.output` know too, are not among them.
+    """
+    return {layer["name"]: layer["inbound_nodes"] for layer in functional(model).get_config()["layers"]}
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -54,19 +59,29 @@ def output_leaves(model: keras.Model) -> list[str]:
 def trained_calls(model: keras.Model) -> set[str]:
     """The names of the layers that are called with `training=True`, unless the model is called with another."""
     return {
-        layer["name"]
-        for layer in functional(model).get_config()["layers"]
-        if any(node["kwargs"].get("training") is True for node in layer["inbound_nodes"])
+        name
+        for name, nodes in serialized_calls(model).items()
+        if any(node["kwargs"].get("training") is True for node in nodes)
     }
 
 
 def histories(part: Any) -> list[tuple[str, int, int]]:
     """Where the tensors in a part of a serialised call come from: (layer, its call, place in its outputs)."""
+    return [tuple(tensor["keras_history"]) for tensor in _tensors(part)]
+
+
+def shapes(part: Any) -> list[tuple[int | None, ...]]:
+    """The shapes of the tensors in a part of a serialised call, with the batch first."""
+    return [tuple(tensor["shape"]) for tensor in _tensors(part)]
+
+
+def _tensors(part: Any) -> list[dict[str, Any]]:
+    """The config of each tensor in a part of a serialised call."""
     if isinstance(part, dict):
         if part.get("class_name") == "__keras_tensor__":
-            return [tuple(part["config"]["keras_history"])]
+            return [part["config"]]
         part = list(part.values())
-    return [each for item in part for each in histories(item)] if isinstance(part, list | tuple) else []
+    return [each for item in part for each in _tensors(item)] if isinstance(part, list | tuple) else []
 
 
 def _sources(part: Any) -> list[str]:

@@ -1,11 +1,13 @@
 """Multiply-accumulate operations of a model, counted from its layers."""
 
+import inspect
 import math
+from typing import Any
 
 import keras
 
 from keras_opt.core.errors import InputError
-from keras_opt.models.graph import calls
+from keras_opt.models.graph import serialized_calls, shapes
 
 # Layers that are not counted: Embedding multiplies nothing, BatchNorm and scales are folded into their neighbours by
 # the exporter, and other norms and activations are left out as those are.
@@ -55,41 +57,50 @@ def macs(model: keras.Model) -> int:
     if not getattr(model, "inputs", None):
         cure = "Give a functional or Sequential model; the layers of any other are called where no one can count them."
         raise InputError(f"macs: model `{model.name}` ({type(model).__name__}) has no graph of layers. {cure}")
-    graph = calls(model)
-    return sum(_called_macs(layer, len(graph[layer.name])) for layer in model.layers)
+    graph = serialized_calls(model)
+    return sum(_called_macs(layer, graph[layer.name]) for layer in model.layers)
 
 
-def _called_macs(layer, times):
+def _called_macs(layer, calls):
     if not layer.weights or isinstance(layer, _FREE):
         return 0
-    if times > 1:
+    if len(calls) > 1:
         cure = "keras_opt counts layers that are called once: count one call alone and multiply."
-        raise InputError(f"macs: layer `{layer.name}` is called {times} times. {cure}")
+        raise InputError(f"macs: layer `{layer.name}` is called {len(calls)} times. {cure}")
     if isinstance(layer, keras.Model):
         return macs(layer)
-    inputs = [tensor.shape for tensor in keras.tree.flatten(layer.input)]
+    arguments = _arguments(layer, *calls)
     if isinstance(layer, keras.layers.MultiHeadAttention):
-        return _attention_macs(layer, *inputs[:2])
-    return _layer_macs(layer, inputs[0], keras.tree.flatten(layer.output)[0].shape)
+        inputs = {name: shapes(arguments[name])[0] for name in ("query", "value", "key") if arguments.get(name)}
+        return _attention_macs(layer, **inputs)
+    return _layer_macs(layer, shapes(list(arguments.values()))[0])
 
 
-def _layer_macs(layer, inputs, outputs):
-    """Those of a layer that makes of a tensor of the shape `inputs` one of `outputs`, both with the batch first."""
+def _arguments(layer: keras.Layer, call: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a serialised call by name, in the order in which the layer's `call` names them."""
+    return inspect.signature(layer.call).bind(*call["args"], **call["kwargs"]).arguments
+
+
+def _layer_macs(layer, inputs):
+    """Those of a layer that is given a tensor of the shape `inputs`, with the batch first.
+
+    From the sizes of the layer where it can be quantized, which packs several rows of a kernel into one.
+    """
     if not layer.weights or isinstance(layer, _FREE):
         return 0
     if isinstance(layer, keras.Model):
         return macs(layer)
     if isinstance(layer, keras.layers.TimeDistributed):
-        return _product(layer, inputs[1:2]) * _layer_macs(layer.layer, _one_step(inputs), _one_step(outputs))
+        return _product(layer, inputs[1:2]) * _layer_macs(layer.layer, (inputs[0], *inputs[2:]))
     if isinstance(layer, keras.layers.Bidirectional):
-        return sum(_layer_macs(one, inputs, outputs) for one in (layer.forward_layer, layer.backward_layer))
+        return sum(_layer_macs(one, inputs) for one in (layer.forward_layer, layer.backward_layer))
     if isinstance(layer, _RECURRENT):
         return _product(layer, inputs[1:2]) * _kernels(layer)
     if isinstance(layer, keras.layers.Dense):
         # A Dense on (batch, ..., n) multiplies its kernel once for every position.
-        return _product(layer, outputs[1:-1]) * _kernels(layer)
+        return _product(layer, inputs[1:]) * layer.units
     if isinstance(layer, _CONVOLUTIONS):
-        return _positions(layer, outputs) * _kernels(layer)
+        return _positions(layer, layer.compute_output_shape(inputs)) * _kernels(layer)
     if isinstance(layer, _TRANSPOSED):
         return _positions(layer, inputs) * _kernels(layer)
     raise InputError(
@@ -98,23 +109,21 @@ def _layer_macs(layer, inputs, outputs):
     )
 
 
-def _attention_macs(layer, query, value):
+def _attention_macs(layer, query, value, key=None):
     """Four projections, the scores of each query with each key, and as many weighted sums of values."""
     if len(query) != 3 or len(value) != 3:
         cure = "keras_opt counts attention along one axis: give it tensors of (batch, length, features)."
         raise InputError(f"macs: layer `{layer.name}` attends to a tensor of the shape {tuple(value)}. {cure}")
     queries, keys = _product(layer, query[1:2]), _product(layer, value[1:2])
-    sizes = {weight.path.split("/")[-2]: math.prod(weight.shape) for weight in layer.weights if "kernel" in weight.name}
-    projections = queries * (sizes["query"] + sizes["attention_output"]) + keys * (sizes["key"] + sizes["value"])
-    return projections + queries * keys * layer.num_heads * (layer.key_dim + layer.value_dim)
+    outputs = layer.compute_output_shape(query, value)[-1]
+    by_query = layer.key_dim * query[-1] + layer.value_dim * outputs
+    by_key = layer.key_dim * (key or value)[-1] + layer.value_dim * value[-1]
+    scores = queries * keys * (layer.key_dim + layer.value_dim)
+    return layer.num_heads * (queries * by_query + keys * by_key + scores)
 
 
 def _kernels(layer):
     return sum(math.prod(weight.shape) for weight in layer.weights if weight.name.endswith("kernel"))
-
-
-def _one_step(shape):
-    return (shape[0], *shape[2:])
 
 
 def _positions(layer, shape):

@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_opt.models import convnet, macs
+from keras_opt.models import convnet, macs, mlp
 
 
 def model_of(shape, *stack):
@@ -60,6 +60,59 @@ def test_attention_of_three_queries_to_five_values():
     outputs = layers.MultiHeadAttention(2, key_dim=4, value_dim=7)(query, value)
     projections = 3 * (8 * 2 * 4) + 5 * (6 * 2 * 4) + 5 * (6 * 2 * 7) + 3 * (2 * 7 * 8)
     assert macs(keras.Model([query, value], outputs)) == projections + 3 * 5 * 2 * 4 + 3 * 5 * 2 * 7
+
+
+def masked_attention(call):
+    query, value, mask = keras.Input((4, 16)), keras.Input((10, 16)), keras.Input((4, 10))
+    attention = layers.MultiHeadAttention(2, key_dim=8)
+    return keras.Model([query, value, mask], call(attention, query, value, mask))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda attention, query, value, mask: attention(query, attention_mask=mask, value=value),
+        lambda attention, query, value, mask: attention(value=value, query=query),
+        lambda attention, query, value, mask: attention(query, value, value, attention_mask=mask),
+    ],
+    ids=["mask first", "value first", "with keys"],
+)
+def test_attention_takes_its_arguments_by_name(call):
+    assert macs(masked_attention(call)) == 4 * 16 * 16 * 2 + 10 * 16 * 16 * 2 + 4 * 10 * 16 * 2
+
+
+def test_keys_and_values_of_other_widths():
+    query, key, value = keras.Input((3, 8)), keras.Input((5, 7)), keras.Input((5, 6))
+    outputs = layers.MultiHeadAttention(2, key_dim=4, output_shape=9)(query, key=key, value=value)
+    projections = 3 * 8 * 8 + 5 * 7 * 8 + 5 * 6 * 8 + 3 * 8 * 9
+    assert macs(keras.Model([query, key, value], outputs)) == projections + 3 * 5 * 8 * 2
+
+
+def test_states_by_name_before_the_sequence():
+    states, sequence = [keras.Input((4,)), keras.Input((4,))], keras.Input((6, 3))
+    outputs = layers.LSTM(4)(initial_state=states, sequences=sequence)
+    assert macs(keras.Model([*states, sequence], outputs)) == 6 * (3 * 16 + 4 * 16)
+
+
+def test_a_layer_of_two_models_is_counted_by_its_call_in_the_one_that_is_given():
+    shared = layers.Conv2D(8, 3, padding="same")
+    inputs = [keras.Input((64, 64, 3)), keras.Input((32, 32, 3))]
+    large, small = (keras.Model(each, shared(each)) for each in inputs)
+    assert macs(large) == 64 * 64 * 8 * 27
+    assert macs(small) == 32 * 32 * 8 * 27
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: mlp([16], (8,), 4, norm="none"), lambda: masked_attention(lambda layer, x, y, mask: layer(x, y))],
+    ids=["mlp", "attention"],
+)
+def test_a_quantized_model_counts_as_before(make, mode):
+    model = make()
+    count = macs(model)
+    model.quantize(mode)
+    assert macs(model) == count > 0
 
 
 def test_the_reference_network():
