@@ -45,8 +45,9 @@ def fold_batch_norm(model: keras.Model, unproven: str = "raise") -> keras.Model:
     On the way they pass what they commute with: dropouts and noise, average-pooling, max-pooling as long as no scale
     is negative, and Flatten on the way to a dense layer. Refused is what cannot be proven to give the same outputs: a
     norm with two consumers on its way, one that is called twice or with `training=True`, a subclass of a Keras layer,
-    and behind the norm a convolution that pads with zeros, which the shift would not reach. Nested models are folded
-    inside.
+    a layer that computes in a lower precision than the norm, and behind the norm a convolution that pads with zeros,
+    which the shift would not reach. Nested models are folded inside. Where a norm gave an output of the model, an
+    Activation("linear") of its name and dtype gives it now, so the names of the outputs stay.
 
     A fresh model may fold where the trained one is refused: its `shift` is 0, to which zeros in the padding do no
     harm. With `norm_position="before_activation"` the networks of the builders fold before and after.
@@ -127,7 +128,7 @@ class _Fold:
 
 def _without(model: keras.Model, folds: list[_Fold], nested: dict[str, keras.Model]) -> keras.Model:
     """A copy of `model` without the norms of `folds`, and with the `nested` models in place of those of their name."""
-    removed = {fold.norm.name for fold in folds}
+    removed, outputs = {fold.norm.name for fold in folds}, output_names(model)
     weights = {}
     for fold in folds:  # one from each side may go into the same layer
         name = fold.layer.name
@@ -136,13 +137,16 @@ def _without(model: keras.Model, folds: list[_Fold], nested: dict[str, keras.Mod
     def clone(layer):
         if layer.name in nested:
             return nested[layer.name]
+        if layer.name in removed & outputs:
+            return keras.layers.Activation("linear", name=layer.name, dtype=layer.compute_dtype)
         bias = {"use_bias": True} if layer.name in weights else {}
         return clone_layer(layer, **bias)
 
     def call(layer, *inputs, **arguments):
         # Operations such as `x + y` are called here too.
         if getattr(layer, "name", None) in removed:
-            return inputs[0] if inputs else arguments["inputs"]
+            x = inputs[0] if inputs else arguments["inputs"]
+            return layer(x) if layer.name in outputs else x
         return layer(*inputs, **arguments)
 
     copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
@@ -203,7 +207,7 @@ class _Search:
             if isinstance(passes, str):
                 return passes
             if not passes:
-                return _refusal(layer, name, shift, behind) or layer
+                return _refusal(layer, name, shift, behind) or _loss_of_precision(layer, norm) or layer
 
     def _passes(self, layer, scale, behind):
         """Whether the norm may change places with `layer`, or why it may not though others may."""
@@ -246,3 +250,10 @@ def _refusal(layer: keras.Layer | None, name: str, shift: np.ndarray, behind: bo
     if type(layer) not in DENSE and layer.padding != "valid" and max(layer.kernel_size) > 1 and np.any(shift):
         return f"`{name}` pads its input with zeros, which the shift of the norm does not reach"
     return None
+
+
+def _loss_of_precision(layer: keras.Layer, norm: keras.layers.BatchNormalization) -> str | None:
+    """Why `layer` would compute `norm` in a lower precision; `None` if it would not."""
+    if keras.backend.result_type(layer.compute_dtype, norm.compute_dtype) == layer.compute_dtype:
+        return None
+    return f"`{layer.name}` computes in {layer.compute_dtype}, the norm in {norm.compute_dtype}"
