@@ -28,9 +28,12 @@ _FORMER_KEYS = {
     "adjustment": (None,),
     "kernel_regularizer": (None,),  # of separable convolutions, which have a depthwise and a pointwise one
     "kernel_constraint": (None,),
+    "softmax_robust_masking": (False,),
 }
-# An initializer of the same, whose weights come from the file, and how random layers drew.
-_WITHOUT_EFFECT = ("kernel_initializer", "rng_type")
+# An initializer of the separable convolutions, whose weights come from the file, how random layers drew, and the shapes
+# that attention was built with, which its call gives too.
+_WITHOUT_EFFECT = ("kernel_initializer", "rng_type", "query_shape", "key_shape", "value_shape")
+_FORMER_OPTIMIZER_KEYS = ("jit_compile", "is_legacy_optimizer")
 _MODELS = ("Functional", "Model", "Sequential")
 
 
@@ -45,7 +48,8 @@ def load_h5(path: str | os.PathLike, compile: bool) -> keras.Model:
 
     Keys that Keras 3 no longer has are dropped where they hold the value by which they change nothing
     (DepthwiseConv2D's `groups: 1`). Nested models, whose calls Keras 2 counted from 1, and its `hard_sigmoid`, which is
-    another function in Keras 3, are taken as they were.
+    another function in Keras 3, are taken as they were. So are tensors that a call was given by keyword (attention),
+    mixed precision, whose loss scale begins anew, and the settings of the optimizer.
 
     Raises:
         InputError: The file holds weights only, a key with another value, an operation that was no layer, or a loss,
@@ -53,19 +57,25 @@ def load_h5(path: str | os.PathLike, compile: bool) -> keras.Model:
     """
     with h5py.File(path) as file:
         config, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "2")
+        training_config = json.loads(file.attrs.get("training_config", "{}"))
     if config is None:
         raise InputError(
             f"{str(path)!r} holds no model, only weights. Build the model and call model.load_weights(path)."
         )
     model_config = json.loads(config)
     is_of_keras_2 = not (version.decode() if isinstance(version, bytes) else version).startswith("3")
-    if not _modernise(path, model_config, is_of_keras_2):
+    changed = _modernise(path, model_config, is_of_keras_2)
+    if is_of_keras_2:
+        changed = _modernise_optimizer(training_config) or changed
+    if not changed:
         return _load(path, path, compile)
     with tempfile.TemporaryDirectory(prefix="keras_opt-") as folder:
         copy = Path(shutil.copy(path, folder))
         copy.chmod(0o600)
         with h5py.File(copy, "r+") as file:
             file.attrs["model_config"] = json.dumps(model_config)
+            if training_config:
+                file.attrs["training_config"] = json.dumps(training_config)
         return _load(path, copy, compile)
 
 
@@ -93,6 +103,9 @@ def _modernise(path, model_config, is_of_keras_2):
                 "between the layers, and which Keras 3 cannot load. Build the model again with layers "
                 "(keras.layers.Add in place of x + y) and load the weights from this file."
             )
+        if kind == "Policy":
+            layer["class_name"], layer["module"] = "DTypePolicy", "keras"
+            changed = True
         if kind.startswith("SpatialDropout"):  # the layers that refuse even `trainable` in Keras 3
             for key in config.keys() & {"trainable", "noise_shape"}:
                 del config[key]
@@ -111,6 +124,7 @@ def _modernise(path, model_config, is_of_keras_2):
                     config[key] = keras.saving.serialize_keras_object(hard_sigmoid_of_keras_2)
                     changed = True
             changed = _count_calls_from_0(config) or changed
+            changed = _rewrite_keyword_tensors(config) or changed
         for key in ("input_layers", "output_layers"):
             if _is_one_tensor_in_a_list(config.get(key)):
                 (config[key],) = config[key]
@@ -118,6 +132,55 @@ def _modernise(path, model_config, is_of_keras_2):
         if kind == "BatchNormalization" and isinstance(config.get("axis"), list):
             (config["axis"],) = config["axis"]
             changed = True
+    return changed
+
+
+def _modernise_optimizer(training_config):
+    """Write the optimizer as Keras 3 does; whether that changed anything.
+
+    The optimizer around it that scales the loss goes: Keras 3 puts its own there. Of "Custom>Adam", which TensorFlow
+    2.11 and later wrote, Keras 3 would take the name alone and lose the settings.
+    """
+    before = json.dumps(training_config)
+    optimizer = training_config.get("optimizer_config")
+    if optimizer is None:
+        return False
+    optimizer = optimizer["config"].get("inner_optimizer", optimizer)
+    name = optimizer["class_name"].removeprefix("Custom>")
+    if hasattr(keras.optimizers, name):
+        config = {key: value for key, value in optimizer["config"].items() if key not in _FORMER_OPTIMIZER_KEYS}
+        optimizer = {"class_name": name, "config": config}
+    for part in _layers(optimizer):
+        if part["config"].get("name", "") is None:  # of a schedule, which must have one in Keras 3
+            del part["config"]["name"]
+    training_config["optimizer_config"] = optimizer
+    return json.dumps(training_config) != before
+
+
+def _rewrite_keyword_tensors(config):
+    """Write the calls that are given tensors by keyword as Keras 3 does; whether that changed anything.
+
+    In the form of Keras 2 it reads only the first argument: [["query", 0, 0, {"value": ["value", 0, 0]}]].
+    """
+    names = {layer["name"] for layer in config["layers"]} if "output_layers" in config else set()
+
+    def rewritten(part):
+        if isinstance(part, list):
+            if len(part) == 3 and isinstance(part[0], str) and part[0] in names:
+                tensor = {"shape": [], "dtype": "float32", "keras_history": part}  # Keras reads the last alone
+                return {"class_name": "__keras_tensor__", "config": tensor}
+            return [rewritten(each) for each in part]
+        return {key: rewritten(each) for key, each in part.items()} if isinstance(part, dict) else part
+
+    changed = False
+    for layer in config["layers"] if names else ():
+        for place, call in enumerate(layer["inbound_nodes"]):
+            keywords = call[-1][3] if isinstance(call, list) and call and len(call[-1]) == 4 else {}
+            if rewritten(keywords) != keywords:
+                first = [rewritten(tensor[:3]) for tensor in call]
+                args = first if len(first) == 1 else [first]
+                layer["inbound_nodes"][place] = {"args": args, "kwargs": rewritten(keywords)}
+                changed = True
     return changed
 
 
@@ -143,7 +206,9 @@ def _tensors(part):
         part = list(part.values())
     if not isinstance(part, list):
         return []
-    return [part] if part and isinstance(part[0], str) else [tensor for each in part for tensor in _tensors(each)]
+    if part and isinstance(part[0], str):
+        return [part, *_tensors(part[3:])]  # behind it stand the tensors that its call was given by keyword
+    return [tensor for each in part for tensor in _tensors(each)]
 
 
 def _is_one_tensor_in_a_list(tensors):

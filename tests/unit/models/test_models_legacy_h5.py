@@ -118,6 +118,60 @@ def test_hard_sigmoid_in_a_file_of_keras_3_is_that_of_keras_3(tmp_path):
     assert loaded.layers[-1].activation is keras.activations.hard_sigmoid
 
 
+def test_a_model_in_mixed_precision(tmp_path):
+    layers = tf_keras.layers
+    hidden = [layers.Dense(8, "relu", dtype="mixed_float16"), layers.BatchNormalization(dtype="mixed_float16")]
+    model = tf_keras.Sequential([tf_keras.Input((4,)), *hidden, layers.Dense(3)])
+    model.compile(tf_keras.mixed_precision.LossScaleOptimizer(tf_keras.optimizers.Adam(0.5)), "mean_squared_error")
+    loaded = keras_opt.load_model(saved(model, tmp_path / "mixed.h5"))
+    assert isinstance(loaded.optimizer, keras.optimizers.Adam)
+    assert float(loaded.optimizer.learning_rate) == 0.5
+    assert [layer.compute_dtype for layer in loaded.layers] == ["float16", "float16", "float32"]
+    assert {weight.dtype for weight in loaded.weights} == {"float32"}
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(loaded(x), model(x), atol=1e-2)
+
+
+def test_an_optimizer_keeps_its_settings(tmp_path):
+    rate = tf_keras.optimizers.schedules.CosineDecay(0.25, 10)
+    for optimizer in (tf_keras.optimizers.SGD(0.25, momentum=0.5), tf_keras.optimizers.SGD(rate, momentum=0.5)):
+        model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(2)])
+        model.compile(optimizer, "mean_squared_error")
+        loaded = keras_opt.load_model(saved(model, tmp_path / "old.h5")).optimizer
+        assert float(loaded.learning_rate) == 0.25
+        assert loaded.momentum == 0.5
+
+
+def test_attention(tmp_path):
+    layers = tf_keras.layers
+    query, value = tf_keras.Input((4, 16)), tf_keras.Input((10, 8))
+    several = layers.MultiHeadAttention(2, 8, value_dim=5, output_shape=7)(query, value)
+    of_itself = layers.MultiHeadAttention(2, 4, use_bias=False)(query, query)
+    model = tf_keras.Model([query, value], [several, of_itself])
+    loaded = keras_opt.load_model(saved(model, tmp_path / "attention.h5"), compile=False)
+    x = [np.random.default_rng(0).normal(size=(5, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+    for ours, theirs in zip(loaded(x), model(x), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_attention_to_the_outputs_of_a_nested_model(tmp_path):
+    query, value = tf_keras.Input((4, 16)), tf_keras.Input((10, 8))
+    nested = tf_keras.Sequential([tf_keras.Input((10, 8)), tf_keras.layers.Dense(8)])
+    outputs = tf_keras.layers.MultiHeadAttention(2, 4)(query, value=nested(nested(value)), key=nested(value))
+    model = tf_keras.Model([query, value], outputs)
+    loaded = keras_opt.load_model(saved(model, tmp_path / "attention.h5"), compile=False)
+    x = [np.random.default_rng(0).normal(size=(5, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+    np.testing.assert_allclose(loaded(x), model(x), atol=1e-6)
+
+
+def test_attention_with_robust_masking_is_refused_by_name(tmp_path):
+    x = tf_keras.Input((4, 16))
+    path = saved(tf_keras.Model(x, tf_keras.layers.MultiHeadAttention(2, 4)(x, x)), tmp_path / "attention.h5")
+    changed(path, "MultiHeadAttention", softmax_robust_masking=True)
+    with pytest.raises(InputError, match=r"\(MultiHeadAttention\) has softmax_robust_masking=True"):
+        keras_opt.load_model(path)
+
+
 def test_random_layers_and_spatial_dropout(tmp_path):
     layers = tf_keras.layers
     model = tf_keras.Sequential(
