@@ -31,8 +31,8 @@ def add_regularization(
     `PruneLowMagnitude`.
 
     The History gains `regularization_loss`, the penalty of all regularized weights of the model after the last step of
-    the epoch; that of a loaded model lacks it until this is called again. `evaluate` returns what it did; as always its
-    loss has the penalty in it.
+    the epoch; that of a loaded model lacks it until this is called again. `evaluate` returns what it did, and so does
+    `train_on_batch` without `return_dict`; as always their loss has the penalty in it.
 
     Args:
         model: A built model, compiled or not. The layers of nested models are meant too.

@@ -30,6 +30,11 @@ def batches_of(dataset: Any, model: keras.Model, steps: int | None, batch_size: 
 
 def check_is_data(owner: str, name: str, dataset: Any) -> None:
     """Raise unless `dataset` is batches or arrays."""
+    if hasattr(dataset, "to_numpy"):  # of pandas or polars, which is gone through by its columns
+        kind = type(dataset).__name__
+        raise InputError(
+            f"{owner}: argument `{name}` must be batches or arrays. Received: a {kind}. Give {name}.to_numpy()."
+        )
     if isinstance(dataset, str | bytes) or not isinstance(dataset, Iterable | keras.utils.PyDataset | _ARRAY):
         cure = "Give a tf.data.Dataset of batches, or an array."
         raise argument_error(owner, name, dataset, "batches or arrays", cure)

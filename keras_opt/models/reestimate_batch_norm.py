@@ -42,8 +42,8 @@ def reestimate_batch_norm(model: keras.Model, dataset: Any, steps: int | None = 
         batch_size: Int of at least 1, the batch size if arrays were given. Choose that of the training. Default 32.
 
     Raises:
-        ValueError: `dataset` is empty, or endless without `steps`, or has not the inputs of the model; or an argument
-            is out of its range. Of a Python iterable it cannot be told whether it ends.
+        ValueError: `dataset` is empty, a data frame, endless without `steps`, or has not the inputs of the model; or an
+            argument is out of its range. Of a Python iterable it cannot be told whether it ends.
 
     Warns:
         NoEffectWarning: The model has no BatchNormalization that training would update.
@@ -171,7 +171,8 @@ def _intercepted(norms: list[keras.layers.BatchNormalization], note: Callable[..
         call = norm.call
 
         def intercepted(inputs, training=None, mask=None):
-            return call(inputs, training=note(norm, inputs, training, mask), mask=mask)
+            masked = {} if mask is None else {"mask": mask}  # the `call` of a subclass may not take one
+            return call(inputs, training=note(norm, inputs, training, mask), **masked)
 
         # Past `__setattr__`: it is no state of the layer.
         vars(norm)["call"] = intercepted

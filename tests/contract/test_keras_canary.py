@@ -191,6 +191,15 @@ def test_the_direction_of_a_compiled_metric_is_where_it_was(metric, mode):
     assert mode_in_model("val_ranking", model) == mode, where
 
 
+def test_a_model_still_puts_its_results_in_order_where_it_did():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    logs = model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)), return_dict=True)
+    where = f"{VERSION} orders its results elsewhere; see keras_opt/models/regularization_loss.py"
+    assert hasattr(model, "_flatten_metrics_in_order"), where
+    assert model._flatten_metrics_in_order({"mae": logs["mae"], "loss": logs["loss"]}) == [logs["loss"], logs["mae"]]
+
+
 def test_the_list_that_calls_set_model_is_on_the_stack():
     seen = []
 

@@ -58,6 +58,18 @@ def test_the_history_gains_the_penalty_and_evaluate_stays():
     assert "regularization_loss" in model.train_on_batch(X, Y, return_dict=True)
 
 
+@pytest.mark.parametrize("metrics", [[], ["accuracy"], ["accuracy", keras.metrics.SparseCategoricalCrossentropy()]])
+def test_train_on_batch_returns_as_many_numbers_as_before(metrics):
+    model = mlp([8], (4,), 3)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=metrics)
+    before = model.train_on_batch(X, Y)
+    add_regularization(model, l2=0.01)
+    after, by_name = model.train_on_batch(X, Y), model.train_on_batch(X, Y, return_dict=True)
+    assert np.shape(after) == np.shape(before)
+    assert set(by_name) == {"loss", *(getattr(each, "name", each) for each in metrics), "regularization_loss"}
+    assert np.ravel(after)[0] > by_name["regularization_loss"] > 0
+
+
 def test_the_strength_follows_a_callback_without_a_new_trace():
     model = trained()
     strength = add_regularization(model, l2=0.0)

@@ -4,6 +4,7 @@ import itertools
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -124,6 +125,14 @@ def test_what_is_no_data(dataset):
         reestimate_batch_norm(one_input(), dataset)
     with pytest.raises(ValueError, match="`reestimate_batch_norm` must be batches or arrays"):
         WeightAveraging(reestimate_batch_norm=dataset)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, lambda x: pd.Series(x[:, 0])], ids=["DataFrame", "Series"])
+def test_a_data_frame_is_refused_with_the_cure(make):
+    with pytest.raises(ValueError, match=r"`dataset` must be batches or arrays\. Received: a \w+\. Give dataset\.to_n"):
+        reestimate_batch_norm(one_input(), make(X1))
+    with pytest.raises(ValueError, match=r"WeightAveraging: .*Give reestimate_batch_norm\.to_numpy\(\)\."):
+        WeightAveraging(reestimate_batch_norm=make(X1))
 
 
 def test_weight_averaging_takes_every_form_that_can_be_repeated():

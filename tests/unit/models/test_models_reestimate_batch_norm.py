@@ -137,6 +137,16 @@ def test_a_nested_model_and_a_shared_norm_that_pools_its_inputs():
     assert np.allclose(statistics(inner.layers[0])[0], 0, atol=1e-12)
 
 
+def test_a_subclass_whose_call_takes_no_mask():
+    class Plain(keras.layers.BatchNormalization):
+        def call(self, x, training=None):
+            return super().call(x, training=training)
+
+    model = keras.Sequential([keras.Input((3,)), Plain()])
+    reestimate_batch_norm(model, X.astype("float32"))
+    assert same(statistics(*norms(model)), population(X), 1e-5)
+
+
 def test_a_norm_within_a_custom_layer():
     class Block(keras.layers.Layer):
         def __init__(self):
