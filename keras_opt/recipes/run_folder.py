@@ -159,9 +159,9 @@ class RunFolder:
             ) from error
 
     def _check_place(self) -> None:
-        check_outside_of_images(self.final, self._recipe)
         if self.final.exists() and not _holds_run(self.final):
             _check_replaceable(self.final)
+        check_outside_of_images(self.final, self._recipe)
         if self._recipe.resume:
             _check_interrupted(self.path)
             _check_same_settings(self._recipe, self.path / "recipe.yaml")
