@@ -9,20 +9,8 @@ from keras_opt.callbacks.loss_reduction import reductions_of
 from keras_opt.core.all_layers import all_layers
 from keras_opt.distribute.beginning import Beginning
 from keras_opt.models.batch_norms import norms_in
+from keras_opt.models.convolutions import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from keras_opt.training.weighed_shares import weigh_shares
-
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
 
 
 def even_batches(beginning: Beginning) -> tf.data.Dataset | None:
@@ -70,7 +58,7 @@ def convolutions_on_cpus(model: keras.Model, strategy: tf.distribute.Strategy) -
     """The convolutions of `model`, if replicas of `strategy` are CPUs."""
     if not any("CPU" in device for device in strategy.extended.worker_devices):
         return []
-    return [layer for layer in all_layers(model) if isinstance(layer, _CONVOLUTIONS)]
+    return [layer for layer in all_layers(model) if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS))]
 
 
 def _repeat_small(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

@@ -12,6 +12,7 @@ from keras_opt.ensemble.combining import METHODS, WEIGHTS_LAYER, combine
 from keras_opt.ensemble.copies import functional_copy
 from keras_opt.ensemble.held_out import outputs_and_targets
 from keras_opt.ensemble.simplex_weights import least_squares_weights, likelihood_weights
+from keras_opt.models.convolutions import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from keras_opt.models.graph import calls, functional, has_graph, output_leaves
 
 _LOSSES = ("log", "squared")
@@ -19,16 +20,8 @@ _LAYERS_WITH_ACTIVATION_LAST = (
     keras.layers.Activation,
     keras.layers.Dense,
     keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
+    *CONVOLUTIONS,
+    *TRANSPOSED_CONVOLUTIONS,
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_opt.core.errors import InputError
+from keras_opt.models.convolutions import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from keras_opt.models.graph import serialized_calls, shapes
 
 # Layers that are not counted: Embedding multiplies nothing, BatchNorm and scales are folded into their neighbours by
@@ -21,16 +22,6 @@ _FREE = (
     keras.layers.RMSNormalization,
     keras.layers.Rescaling,
 )
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,  # the depthwise half has strides; the pointwise half works on what it leaves
-    keras.layers.SeparableConv2D,
-)
-_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 _RECURRENT = (keras.layers.GRU, keras.layers.LSTM, keras.layers.SimpleRNN)
 
 
@@ -99,9 +90,10 @@ def _layer_macs(layer, inputs):
     if isinstance(layer, keras.layers.Dense):
         # A Dense on (batch, ..., n) multiplies its kernel once for every position.
         return _product(layer, inputs[1:]) * layer.units
-    if isinstance(layer, _CONVOLUTIONS):
+    if isinstance(layer, CONVOLUTIONS):
+        # Of a separable one the depthwise half has strides; the pointwise half works on what it leaves.
         return _positions(layer, layer.compute_output_shape(inputs)) * _kernels(layer)
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, TRANSPOSED_CONVOLUTIONS):
         return _positions(layer, inputs) * _kernels(layer)
     raise InputError(
         f"macs: layer `{layer.name}` ({type(layer).__name__}) has weights, and keras_opt does not know how often "

@@ -197,6 +197,7 @@ class Trainer:
     ) -> dict[str, Any]:
         # RunFolder takes the backups away, once what comes after `fit` is saved too.
         backup = BackupAndRestore(self.folder.backups(stage), delete_checkpoint=False, verbose=0)
+        watching = [backup, EpochClock(watch), LearningRateMonitor(), keras.callbacks.TerminateOnNaN()]
         note, bar = ResumeNote(_TITLES[stage], self.progress), ProgressBar(_TITLES[stage], self.progress)
         try:
             with interrupt_at_batch_end() as interrupt, warnings.catch_warnings():
@@ -206,10 +207,7 @@ class Trainer:
                     self._batches(augmented=stage != "plain"),
                     validation_data=self._dataset(self.prepared.validation, shuffle=False),
                     epochs=epochs,
-                    callbacks=[
-                        *(backup, EpochClock(watch), LearningRateMonitor(), keras.callbacks.TerminateOnNaN()),
-                        *(*callbacks, note, bar, interrupt),
-                    ],
+                    callbacks=[*watching, *callbacks, note, bar, interrupt],
                     shuffle=False,  # the dataset shuffles by itself
                     verbose=0,
                 )
